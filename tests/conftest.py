@@ -1,0 +1,25 @@
+"""Where the tests find recorded truth: the shared golden data, absent on a plain clone."""
+
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+GOLDEN = REPO.parent / "shared" / "golden"
+FACTS = REPO.parent / "shared" / "facts"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Return the folder of golden data recorded from the real tool, or skip where it is absent."""
+    if not GOLDEN.is_dir():
+        pytest.skip("golden data is not beside this checkout (../shared/golden)")
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def facts() -> Path:
+    """Return the folder of measured facts, or skip where it is absent."""
+    if not FACTS.is_dir():
+        pytest.skip("the facts are not beside this checkout (../shared/facts)")
+    return FACTS
