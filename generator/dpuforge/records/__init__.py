@@ -1,0 +1,1 @@
+"""Frozen nouns that cross the borders between packages."""

@@ -1,0 +1,1 @@
+"""Plan -> {path: text} in memory, then compare with, or write to, generated/<project>/."""

@@ -1,0 +1,79 @@
+"""The one place where the Jinja2 environment and its three value filters are built."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from dpuforge.paths import find_shipped
+
+_LINE_LENGTH = 100
+
+
+def format_py_literal(value: Any, indent: int = 0, column: int = 0) -> str:
+    """Return value as Python source: double quotes, one item a line where one line would be too long.
+
+    indent is the column of the statement and column the place where the literal starts, both in characters.
+    """
+    flat = _flat_literal(value)
+    if column + indent + len(flat) <= _LINE_LENGTH or not isinstance(value, (list, tuple, Mapping)) or not value:
+        return flat
+    opening, closing = {list: "[]", tuple: "()"}.get(type(value), "{}")
+    pad = " " * (indent + 4)
+    if isinstance(value, Mapping):
+        items = [f"{_flat_literal(key)}: {format_py_literal(item, indent + 4)}" for key, item in value.items()]
+    else:
+        items = [format_py_literal(item, indent + 4) for item in value]
+    return opening + "\n" + "".join(f"{pad}{item},\n" for item in items) + " " * indent + closing
+
+
+def _flat_literal(value: Any) -> str:
+    if isinstance(value, str):
+        return _quote_python(value)
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_flat_literal(k)}: {_flat_literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_flat_literal, value)) + ("," if len(value) == 1 else "") + ")"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flat_literal, value)) + "]"
+    raise TypeError(f"no Python literal for {type(value).__name__}")
+
+
+def _quote_python(text: str) -> str:
+    """Return text as a string literal in double quotes, as formatters want it."""
+    if '"' in text and "'" not in text:
+        return repr(text)
+    return '"' + repr("'" + text)[2:-1].replace("\\'", "'").replace('"', '\\"') + '"'
+
+
+def format_sh_quote(value: Any) -> str:
+    """Return value as one word of a POSIX shell."""
+    return shlex.quote(str(value))
+
+
+def format_json(value: Any, indent: int | None = 2) -> str:
+    """Return value as JSON text, keys in the order given; refuse NaN and infinities."""
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def make_environment(folder: Path | None = None) -> jinja2.Environment:
+    """Return the environment every template is rendered in; folder defaults to the shipped templates/."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(str(folder or find_shipped("templates"))),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters["py_literal"] = format_py_literal
+    environment.filters["sh_quote"] = format_sh_quote
+    environment.filters["to_json"] = format_json
+    return environment
