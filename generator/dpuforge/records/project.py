@@ -1,0 +1,262 @@
+"""The noun between load and plan: one project as its spec states it, every default filled in, keys named as in the spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+
+class Method(str, Enum):
+    """How the pretrained network is taught the new classes."""
+
+    FEATURE_EXTRACTION = "feature_extraction"
+    FINE_TUNING = "fine_tuning"
+    DISTILLATION = "distillation"
+
+    __str__ = str.__str__
+
+
+class Toolchain(str, Enum):
+    """Where the generated scripts run."""
+
+    EMULATOR = "emulator"
+    NATIVE = "native"
+    CONTAINER = "container"
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file the project was read from; path is relative to the project root, with forward slashes."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """Height and width of the network's input in pixels."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """The neural network: backbone is a torchvision name, `timm/<name>` or `path/to/net.py:factory`.
+
+    weights is a torchvision enum name, "none", or the path of a state_dict.
+    """
+
+    backbone: str
+    weights: str
+    input: InputSize
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What the network tells apart; names is empty where the spec gives a number only, file is where names were read."""
+
+    count: int
+    names: tuple[str, ...] = ()
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """The one definition of what happens to an image before the network.
+
+    resize is the shorter side in pixels, or (height, width), or None (no resize); crop is the centred crop
+    (height, width) in pixels, or None. mean and std are per channel, in the channel order of `color`, for values in 0..1.
+    """
+
+    resize: int | tuple[int, int] | None
+    crop: tuple[int, int] | None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    color: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """Three disjoint ImageFolder trees, relative to the project root; source names a built-in data set or is None."""
+
+    train: str
+    validation: str
+    test: str
+    source: str | None
+    preprocess: Preprocess
+    augment: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FrozenLayers:
+    """Which layers keep their pretrained weights.
+
+    rule is "none", "all_but_head", "until" (every module before `until` in forward order, and that module itself) or
+    "match" (modules whose dotted name matches one of the glob patterns).
+    """
+
+    rule: str
+    until: str | None = None
+    match: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """What does not learn; batchnorm is "frozen" (statistics and affine parameters fixed) or "trainable"."""
+
+    layers: FrozenLayers
+    batchnorm: str
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The large network of a distillation; alpha weighs the teacher's soft targets against the true labels."""
+
+    backbone: str
+    weights: str
+    temperature: float
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How the pretrained network is adapted; teacher is None unless the method is distillation."""
+
+    method: Method
+    freeze: Freeze
+    teacher: Teacher | None
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Gradient descent: name is "adam" or "sgd"; momentum is used by sgd alone."""
+
+    name: str
+    lr: float
+    weight_decay: float
+    momentum: float
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """Learning-rate schedule: name is "none", "cosine" or "step" (lr times gamma every step_epochs epochs)."""
+
+    name: str
+    step_epochs: int
+    gamma: float
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when the metric ("val_accuracy" or "val_loss") has not improved for `patience` epochs."""
+
+    metric: str
+    patience: int
+
+
+@dataclass(frozen=True)
+class Train:
+    """The training loop; workers are data-loader processes, device is "auto", "cpu" or "cuda"."""
+
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer
+    scheduler: Scheduler
+    seed: int
+    early_stopping: EarlyStopping | None
+    workers: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Which images fix the quantisation steps; from_split is the spec's `from`: "train" or "validation"."""
+
+    images: int
+    batch_size: int
+    from_split: str
+
+
+@dataclass(frozen=True)
+class FastFinetune:
+    """The quantizer's own fine-tuning of weights after calibration."""
+
+    enabled: bool
+    images: int
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """The quantizer's settings; overall, tensors and layers are exactly what the user wrote (defaults not filled in).
+
+    int8_config is the same as the real parser reads it: the content of int8_config.json, keys in canonical order.
+    """
+
+    convert_relu6_to_relu: bool
+    convert_silu_to_hswish: bool
+    include_cle: bool
+    include_bias_corr: bool
+    keep_first_last_layer_accuracy: bool
+    keep_add_layer_accuracy: bool
+    change_concat_input_fix: bool
+    change_pool_input_fix: bool
+    onnx_opset_version: int | None
+    target_device: str
+    quantizable_data_type: tuple[str, ...]
+    overall: Mapping[str, Any]
+    tensors: Mapping[str, Mapping[str, Any]]
+    layers: tuple[Mapping[str, Any], ...]
+    calibration: Calibration
+    fast_finetune: FastFinetune
+    max_accuracy_drop: float
+    int8_config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class BoardChoice:
+    """One board to build for; dpu None means the board's default DPU, fingerprint None the DPU's own ("0x..." else)."""
+
+    board: str
+    dpu: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the network will run; dpu_subgraphs is a gate after compiling, net_name names the compiled files."""
+
+    vitis_ai: str
+    boards: tuple[BoardChoice, ...]
+    dpu_subgraphs: int
+    net_name: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """How the stages are executed."""
+
+    toolchain: Toolchain
+
+
+@dataclass(frozen=True)
+class Project:
+    """One spec, checked and complete."""
+
+    spec_version: int
+    project: str
+    description: str
+    model: Model
+    classes: Classes
+    data: Data
+    transfer: Transfer
+    train: Train
+    quantization: Quantization
+    target: Target
+    run: Run
+    spec: SourceFile
+    bases: tuple[SourceFile, ...] = ()
