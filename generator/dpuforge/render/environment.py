@@ -47,10 +47,11 @@ def _flat_literal(value: Any) -> str:
 
 
 def _quote_python(text: str) -> str:
-    """Return text as a string literal in double quotes, as formatters want it."""
-    if '"' in text and "'" not in text:
-        return repr(text)
-    return '"' + repr("'" + text)[2:-1].replace("\\'", "'").replace('"', '\\"') + '"'
+    """Return text as a string literal in double quotes, or in single ones where that saves escapes."""
+    literal = repr(text)
+    if literal[0] == '"' or ('"' in text and "'" not in text):
+        return literal
+    return '"' + literal[1:-1].replace("\\'", "'").replace('"', '\\"') + '"'
 
 
 def format_sh_quote(value: Any) -> str:

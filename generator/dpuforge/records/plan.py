@@ -1,0 +1,57 @@
+"""What a project leads to: the files to render and the stages to run, both decided before anything is touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file of generated/<project>/: a template with its context, or a document written as JSON.
+
+    path and template are relative, with forward slashes; exactly one of template and document is set.
+    """
+
+    path: str
+    template: str = ""
+    context: Any = None
+    document: Any = None
+    executable: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One run of one script: a stage, or a stage on one board.
+
+    argv follows the interpreter; scripts are the generated files that decide what the stage does (relative to
+    generated/<project>/); needs are the names of the stages whose results it reads; tools are the programs it
+    calls beside the interpreter. runner is who executes it: "python", "bash" or "dpuforge" (in this package).
+    """
+
+    name: str
+    runner: str
+    argv: tuple[str, ...]
+    scripts: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    board: str = ""
+    tools: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def key(self) -> str:
+        """The stage's folder below build/<project>/, which is also its display name."""
+        return f"{self.name}/{self.board}" if self.board else self.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that one spec leads to."""
+
+    project: str
+    spec_path: str
+    spec_sha256: str
+    files: tuple[PlannedFile, ...]
+    stages: tuple[PlannedStage, ...]
