@@ -1,4 +1,4 @@
-"""The noun between load and plan: one project as its spec states it, every default filled in, keys named as in the spec."""
+"""The noun between load and plan: one project as its spec states it, defaults filled in, keys named as in the spec."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Classes:
-    """What the network tells apart; names is empty where the spec gives a number only, file is where names were read."""
+    """What the network tells apart; names is empty where the spec gives a number, file is where names were read."""
 
     count: int
     names: tuple[str, ...] = ()
@@ -70,7 +70,8 @@ class Preprocess:
     """The one definition of what happens to an image before the network.
 
     resize is the shorter side in pixels, or (height, width), or None (no resize); crop is the centred crop
-    (height, width) in pixels, or None. mean and std are per channel, in the channel order of `color`, for values in 0..1.
+    (height, width) in pixels, or None. mean and std are per channel, in the channel order of `color`, for values from
+    0 to 1.
     """
 
     resize: int | tuple[int, int] | None
