@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 SCHEMA_VERSION = 1
@@ -27,8 +27,9 @@ class PlannedStage:
     """One run of one script: a stage, or a stage on one board.
 
     argv follows the interpreter; scripts are the generated files that decide what the stage does (relative to
-    generated/<project>/); needs are the names of the stages whose results it reads; tools are the programs it
-    calls beside the interpreter. runner is who executes it: "python", "bash" or "dpuforge" (in this package).
+    generated/<project>/); needs are the keys of the stages whose outputs it reads, folders the data it reads
+    (relative to the project root); tools are the programs it calls beside the interpreter. runner is who executes
+    it: "python", "bash" or "dpuforge" (this package). uses_toolchain says that the quantizer decides its result.
     """
 
     name: str
@@ -38,7 +39,8 @@ class PlannedStage:
     needs: tuple[str, ...] = ()
     board: str = ""
     tools: tuple[str, ...] = ()
-    facts: tuple[tuple[str, str], ...] = field(default=())
+    folders: tuple[str, ...] = ()
+    uses_toolchain: bool = False
 
     @property
     def key(self) -> str:

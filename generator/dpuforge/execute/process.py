@@ -1,0 +1,109 @@
+"""The one door to subprocesses: output goes to a log and to whoever watches, and nobody is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+_GRACE_SECONDS = 15.0
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class Interrupted(Exception):
+    """The user asked to stop; every child has ended when this is raised."""
+
+
+def run_logged(
+    argv: Sequence[str],
+    cwd: Path,
+    env: Mapping[str, str],
+    log_path: Path,
+    show: Callable[[str], None],
+    stop: threading.Event,
+) -> int:
+    """Run argv in cwd, write its output to log_path, hand each line to show, and return the exit code.
+
+    Progress bars redraw one line with carriage returns: each state is shown, whole lines are logged. Once stop is
+    set the child is interrupted, killed after 15 seconds, and Interrupted is raised. A program that cannot be
+    started raises OSError.
+    """
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("wb") as log, _start(argv, cwd, env) as child:
+        assert child.stdout is not None
+        reader = threading.Thread(target=_copy_output, args=(child.stdout, log, show), daemon=True)
+        reader.start()
+        try:
+            _wait(child, stop)
+        finally:
+            _stop_group(child)
+            reader.join(_GRACE_SECONDS)
+    return child.returncode
+
+
+def _wait(child: subprocess.Popen[bytes], stop: threading.Event) -> None:
+    while child.poll() is None:
+        if stop.wait(0.05):
+            _stop_child(child)
+            raise Interrupted
+
+
+def _start(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start argv in a process group of its own, so that a stop reaches its workers too."""
+    return subprocess.Popen(
+        list(argv),
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def _stop_child(child: subprocess.Popen[bytes]) -> None:
+    for number, seconds in ((signal.SIGINT, _GRACE_SECONDS), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
+        _signal_group(child, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(seconds)
+            return
+
+
+def _stop_group(child: subprocess.Popen[bytes]) -> None:
+    """Kill what a child left running (data-loader workers), so that nothing outlives its stage."""
+    _signal_group(child, signal.SIGKILL)
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
+
+
+def _copy_output(stream: IO[bytes], log: IO[bytes], show: Callable[[str], None]) -> None:
+    for text, whole in _split_lines(stream):
+        if whole:
+            log.write(text.encode() + b"\n")
+            log.flush()
+        if text.strip():
+            show(text)
+
+
+def _split_lines(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:
+    """Yield (text, True) for lines and (text, False) for what a carriage return overwrites."""
+    rest = b""
+    while chunk := os.read(stream.fileno(), 65536):
+        *pieces, rest = re.split(rb"(\r?\n|\r)", rest + chunk)
+        for text, end in zip(pieces[::2], pieces[1::2], strict=True):
+            yield _clean(text), end != b"\r"
+    if rest:
+        yield _clean(rest), True
+
+
+def _clean(raw: bytes) -> str:
+    return _COLOUR.sub("", raw.decode(errors="replace"))

@@ -1,0 +1,208 @@
+"""Run planned stages in order, boards side by side: stale ones only, stopping at the first failure."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol
+
+from dpuforge.errors import MissingToolError, UsageError
+from dpuforge.execute.log_scan import scan_log
+from dpuforge.execute.process import Interrupted, run_logged
+from dpuforge.execute.results import RESULT, hash_file, read_result, write_result
+from dpuforge.execute.staleness import describe_inputs, explain_staleness, hash_inputs
+from dpuforge.execute.toolchain import ToolchainPlace
+from dpuforge.records.plan import PlannedStage
+from dpuforge.records.result import StageResult, Status
+
+LOG = "log.txt"
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The three folders of a run: the project root, generated/<project>/ and build/<project>/."""
+
+    root: Path
+    scripts: Path
+    build: Path
+
+
+class Observer(Protocol):
+    """Who watches a run."""
+
+    def start(self, stage: str, why: str) -> None:
+        """A stage starts, and why it is stale."""
+
+    def line(self, stage: str, text: str) -> None:
+        """A stage printed a line."""
+
+    def finish(self, stage: str, result: StageResult, fresh: bool) -> None:
+        """A stage ended; fresh says that an earlier result still stands and nothing ran."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which stages to run: start (rerun from there on), until (last one); empty names mean all."""
+
+    start: str = ""
+    until: str = ""
+
+
+def select_stages(stages: Sequence[PlannedStage], selection: Selection) -> tuple[tuple[PlannedStage, bool], ...]:
+    """Return (stage, forced) for the stages of a selection, in order; raise UsageError for an unknown name."""
+    names = list(dict.fromkeys(stage.name for stage in stages))
+    for name in filter(None, (selection.start, selection.until)):
+        if name not in names:
+            raise UsageError(f"no stage is called {name}", f"the stages are {', '.join(names)}")
+    first = names.index(selection.start) if selection.start else 0
+    last = names.index(selection.until) if selection.until else len(names) - 1
+    if first > last:
+        raise UsageError(f"--from {selection.start} comes after --until {selection.until}")
+    chosen = names[first : last + 1]
+    return tuple((stage, bool(selection.start)) for stage in stages if stage.name in chosen)
+
+
+def check_tools(stages: Iterable[PlannedStage], place: ToolchainPlace) -> None:
+    """Raise MissingToolError, before hours of training, where the native toolchain lacks a program."""
+    if place.name != "native":
+        return
+    missing = sorted({tool for stage in stages for tool in stage.tools if place.find_tool(tool) is None})
+    if missing:
+        raise MissingToolError(
+            f"toolchain native: {', '.join(missing)} not found on PATH",
+            "activate AMD's environment (conda activate vitis-ai-pytorch), or stop earlier with --until preflight",
+        )
+
+
+def run_stages(
+    stages: Sequence[tuple[PlannedStage, bool]],
+    everything: Sequence[PlannedStage],
+    place: ToolchainPlace,
+    folders: Folders,
+    observer: Observer,
+    jobs: int = 1,
+) -> tuple[StageResult, ...]:
+    """Run (stage, forced) in order and return their results; stop after a group with a failure.
+
+    everything is the whole plan, whose earlier results the stages read. Boards of one stage run jobs at a time.
+    Raises Interrupted on Ctrl-C, after every child has ended.
+    """
+    stop = threading.Event()
+    results = {stage.key: result for stage in everything if (result := read_result(folders.build / stage.key))}
+    done: list[StageResult] = []
+    for _, group in groupby(stages, key=lambda item: item[0].name):
+        members = list(group)
+        with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+            futures = [pool.submit(_StageRun(s, place, folders, observer, stop, results).run, f) for s, f in members]
+            try:
+                ended = [future.result() for future in futures]
+            except BaseException as error:
+                stop.set()
+                if isinstance(error, KeyboardInterrupt):
+                    raise Interrupted from error
+                raise
+        results.update((stage.key, result) for (stage, _), result in zip(members, ended, strict=True))
+        done += ended
+        if any(result.status is Status.FAILED for result in ended):
+            break
+    return tuple(done)
+
+
+@dataclass(frozen=True)
+class _StageRun:
+    """One stage being run: what its steps share."""
+
+    stage: PlannedStage
+    place: ToolchainPlace
+    folders: Folders
+    observer: Observer
+    stop: threading.Event
+    results: dict[str, StageResult]
+
+    @property
+    def folder(self) -> Path:
+        return self.folders.build / self.stage.key
+
+    def inputs(self) -> dict[str, Any]:
+        return describe_inputs(self.stage, self.place, self.folders.scripts, self.folders.root, self.results)
+
+    def run(self, forced: bool) -> StageResult:
+        """Run the stage if it is stale or forced, and return its result."""
+        why = explain_staleness(self.folder, hash_inputs(self.inputs()), self.folders.root)
+        earlier = read_result(self.folder)
+        if not why and not forced and earlier is not None:
+            self.observer.finish(self.stage.key, earlier, True)
+            return earlier
+        self.observer.start(self.stage.key, why or "asked for with --from")
+        result = self._skip() or self._execute()
+        write_result(self.folder, result)
+        self.observer.finish(self.stage.key, result, False)
+        return result
+
+    def _skip(self) -> StageResult | None:
+        missing = [tool for tool in self.stage.tools if self.place.find_tool(tool) is None]
+        if not missing:
+            return None
+        reason = (
+            f"{', '.join(missing)} is AMD's, closed, and not on this machine: nothing was compiled and nothing is "
+            f"emulated here. Inside AMD's image run: bash {self._script().relative_to(self.folders.root).as_posix()}"
+        )
+        return self._make_result(Status.SKIPPED, reason, 0.0)
+
+    def _script(self) -> Path:
+        """Return the stage's script; below the root where it stands there, for messages that can be copied."""
+        return self.folders.scripts / self.stage.argv[0]
+
+    def _execute(self) -> StageResult:
+        (self.folder / RESULT).unlink(missing_ok=True)
+        begun = time.monotonic()
+        code = self._start_child()
+        seconds = round(time.monotonic() - begun, 3)
+        written = read_result(self.folder) or self._make_result(Status.DONE if code == 0 else Status.FAILED, "", seconds)
+        failure = self._find_failure(code, written)
+        if failure:
+            written = written.with_changes(status=Status.FAILED, reason=failure)
+        key = hash_inputs(self.inputs())
+        return written.with_changes(seconds=seconds, key=key, board=self.stage.board, stage=self.stage.name)
+
+    def _start_child(self) -> int:
+        self.folders.build.mkdir(parents=True, exist_ok=True)
+        where = ["--root", str(self.folders.root), "--build", str(self.folders.build)]
+        programs = {"python": [self.place.python], "bash": ["bash"], "dpuforge": [sys.executable, "-m"]}
+        first = self.stage.argv[0] if self.stage.runner == "dpuforge" else str(self._script())
+        argv = [*programs[self.stage.runner], first, *self.stage.argv[1:], *where]
+        key = self.stage.key
+        show = lambda text: self.observer.line(key, text)  # noqa: E731
+        return run_logged(argv, self.folders.build, self.place.env, self.folder / LOG, show, self.stop)
+
+    def _find_failure(self, code: int, result: StageResult) -> str:
+        """Return why the stage failed, or ""; a zero exit code does not outweigh an error in the log."""
+        log = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
+        logged = [str(item) for item in scan_log(log) if item.severity == "ERROR"] if self.stage.uses_toolchain else []
+        if code == 0 and result.status is not Status.FAILED and not logged:
+            return ""
+        if result.reason or logged:
+            return result.reason or logged[0]
+        lines = [line for line in log.splitlines() if line.strip()]
+        return f"exit code {code}" + (f": {lines[-1].strip()}" if lines else "")
+
+    def _make_result(self, status: Status, reason: str, seconds: float) -> StageResult:
+        """Make the result of a script that writes none itself: a shell script, or one that died early."""
+        made = sorted(path for path in self.folder.rglob("*") if path.is_file() and path.name not in (RESULT, LOG))
+        outputs = {self._name(path): hash_file(path) for path in made} if status is Status.DONE else {}
+        earlier = (self.results[key] for key in self.stage.needs if key in self.results)
+        inputs = {name: digest for result in earlier for name, digest in result.outputs.items()}
+        toolchain = {"name": self.place.name, "versions": dict(self.place.versions)}
+        return StageResult(
+            self.stage.name, status, reason, seconds, toolchain, inputs, outputs, board=self.stage.board
+        )
+
+    def _name(self, path: Path) -> str:
+        base = self.folders.root
+        return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)

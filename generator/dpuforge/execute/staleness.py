@@ -1,0 +1,66 @@
+"""Decide by content, never by time stamps, whether a stage must run again, and say why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dpuforge.execute.results import hash_file, read_result
+from dpuforge.execute.toolchain import ToolchainPlace
+from dpuforge.records.plan import PlannedStage
+from dpuforge.records.result import StageResult, Status
+
+
+def describe_inputs(
+    stage: PlannedStage, place: ToolchainPlace, scripts: Path, root: Path, results: Mapping[str, StageResult]
+) -> dict[str, Any]:
+    """Return all that decides what a stage yields: scripts, arguments, earlier outputs, folders, toolchain.
+
+    scripts is generated/<project>/; results holds what earlier stages left. Folders of images enter by listing
+    (path, size, modification time): the prepare stage reads their bytes.
+    """
+    return {
+        "stage": stage.key,
+        "argv": list(stage.argv),
+        "scripts": {name: hash_file(scripts / name) for name in stage.scripts if (scripts / name).is_file()},
+        "needs": {name: dict(results[name].outputs) for name in stage.needs if name in results},
+        "folders": {name: _hash_listing(root / name) for name in stage.folders},
+        "toolchain": {"name": place.name, **place.versions} if stage.uses_toolchain else place.versions.get("torch"),
+    }
+
+
+def hash_inputs(inputs: Mapping[str, Any]) -> str:
+    """Return the key of a stage: the sha256 of what decides it."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_listing(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        status = path.stat()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def explain_staleness(folder: Path, key: str, root: Path) -> str:
+    """Return why the stage in folder must run, or "" where its result still stands.
+
+    key is the stage's present key; outputs are checked by content.
+    """
+    result = read_result(folder)
+    if result is None:
+        return "never run"
+    if result.status is not Status.DONE:
+        return f"last run {result.status.value}"
+    if result.key != key:
+        return "its script, settings, data, toolchain or an earlier stage's output changed"
+    for name, digest in result.outputs.items():
+        path = root / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if hash_file(path) != digest:
+            return f"{name} was changed"
+    return ""

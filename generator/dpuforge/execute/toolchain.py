@@ -1,0 +1,138 @@
+"""Find the toolchain a project asks for: which Python, which environment, which versions; say what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from dpuforge.errors import MissingToolError
+from dpuforge.paths import PACKAGE_DIR, emulator_path
+
+PYTHON_VARIABLE = "DPUFORGE_PYTHON"
+RUN_EXTRA = "pip install 'dpuforge[run]' into this environment"
+_EMULATOR_SOURCES = ("emulator", "xmodel", "quant_config", "dropin")
+
+# The probe asks a Python what it can import, without importing torch itself (that takes seconds).
+_PROBE = """
+import importlib.util, json, sys
+try:
+    from importlib.metadata import version
+except ImportError:
+    version = None
+found = {"python": sys.version.split()[0]}
+for name in sys.argv[1:]:
+    if importlib.util.find_spec(name) is None:
+        continue
+    try:
+        found[name] = version(name)
+    except Exception:
+        found[name] = "unknown"
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class ToolchainPlace:
+    """Where scripts run: the interpreter, its environment and the versions that decide results."""
+
+    name: str
+    python: str
+    env: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    def find_tool(self, tool: str) -> str | None:
+        """Return the path of a program of this toolchain, or None where it is not installed."""
+        return shutil.which(tool, path=self.env.get("PATH"))
+
+
+def find_toolchain(name: str, image: str = "") -> ToolchainPlace:
+    """Return the place of the toolchain called name ("emulator" or "native").
+
+    image is AMD's image of the project's release, named in the remedy. Raises MissingToolError.
+    """
+    if name == "emulator":
+        return _find_emulator()
+    if name == "native":
+        return _find_native(image)
+    raise MissingToolError(
+        f"toolchain {name}: running stages in a container from outside is not built yet",
+        f"start {image or 'the image of the release'} yourself, install dpuforge there, and use --toolchain native",
+    )
+
+
+def _find_emulator() -> ToolchainPlace:
+    env = _child_env("emulator", extra_path=emulator_path())
+    versions = probe_python(sys.executable, ("torch", "torchvision", "numpy", "PIL", "tqdm"), env)
+    missing = [name for name in ("torch", "torchvision", "numpy", "PIL", "tqdm") if name not in versions]
+    if missing:
+        raise MissingToolError(f"toolchain emulator: {', '.join(missing)} cannot be imported", RUN_EXTRA)
+    return ToolchainPlace("emulator", sys.executable, env, {**versions, "dpuforge": hash_emulator()})
+
+
+def _find_native(image: str) -> ToolchainPlace:
+    env = _child_env("native")
+    tried = [python for python in _candidate_pythons() if python]
+    for python in tried:
+        versions = probe_python(python, ("torch", "torchvision", "pytorch_nndct", "numpy", "PIL"), env)
+        if "pytorch_nndct" in versions:
+            return ToolchainPlace("native", python, env, versions)
+    raise MissingToolError(
+        f"toolchain native: no Python here can import pytorch_nndct (tried {', '.join(tried)})",
+        f"AMD's quantizer lives only inside AMD's image ({image or 'see dpuforge releases'}): run there, name its "
+        f"Python in {PYTHON_VARIABLE}, or use --toolchain emulator",
+    )
+
+
+def _candidate_pythons() -> tuple[str | None, ...]:
+    named = os.environ.get(PYTHON_VARIABLE)
+    if named:
+        return (named,)
+    return tuple(dict.fromkeys((sys.executable, shutil.which("python"), shutil.which("python3"))))
+
+
+def _child_env(name: str, extra_path: Path | None = None) -> dict[str, str]:
+    """Return the environment of a stage: ours, the toolchain's name, unbuffered output, the drop-in first."""
+    path = os.pathsep.join(filter(None, [str(extra_path or ""), os.environ.get("PYTHONPATH", "")]))
+    env = {**os.environ, "DPUFORGE_TOOLCHAIN": name, "PYTHONUNBUFFERED": "1"}
+    if path:
+        env["PYTHONPATH"] = path
+    return env
+
+
+@lru_cache(maxsize=8)
+def _probe(python: str, modules: tuple[str, ...], path: str) -> str:
+    done = subprocess.run(
+        [python, "-c", _PROBE, *modules],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path} if path else None,
+    )
+    return done.stdout if done.returncode == 0 else "{}"
+
+
+def probe_python(python: str, modules: tuple[str, ...], env: Mapping[str, str]) -> dict[str, str]:
+    """Return the version of each module that python can import; empty where python itself does not start."""
+    try:
+        found = json.loads(_probe(python, modules, env.get("PYTHONPATH", "")))
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(version) for name, version in found.items()}
+
+
+@lru_cache(maxsize=1)
+def hash_emulator() -> str:
+    """Return a short digest of the emulator's sources, so that results made by older sources count as stale."""
+    digest = hashlib.sha256()
+    for folder in _EMULATOR_SOURCES:
+        for path in sorted((PACKAGE_DIR / folder).rglob("*.py")):
+            digest.update(path.relative_to(PACKAGE_DIR).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]

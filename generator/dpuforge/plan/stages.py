@@ -1,0 +1,70 @@
+"""The STAGES table: every stage of a run, in order, with what it reads and who runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dpuforge.records.plan import PlannedStage
+from dpuforge.records.project import Project
+
+NETWORK_SCRIPTS = ("model.py", "preprocess.py", "data.py", "results.py")
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One row: argv follows the interpreter; needs names earlier stages; per_board repeats it for every board."""
+
+    name: str
+    does: str
+    runner: str
+    argv: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    shared_scripts: tuple[str, ...] = NETWORK_SCRIPTS
+    tools: tuple[str, ...] = ()
+    reads_images: bool = False
+    uses_toolchain: bool = True
+    per_board: bool = False
+
+
+# fmt: off
+STAGES = (
+    StageRow("prepare", "count, hash and check the images; refuse leaks between splits", "python", ("prepare.py",),
+             shared_scripts=("preprocess.py", "data.py", "results.py"), reads_images=True, uses_toolchain=False),
+    StageRow("train", "train the network by transfer learning", "python", ("train.py",), ("prepare",),
+             uses_toolchain=False),
+    StageRow("inspect", "see which operators the DPU takes", "python", ("inspect_model.py",), ("train",)),
+    StageRow("calibrate", "find the fix positions on calibration images", "python",
+             ("quantize.py", "--mode", "calib"), ("prepare", "train"), (*NETWORK_SCRIPTS, "int8_config.json")),
+    StageRow("evaluate", "measure float and int8 accuracy on the test split", "python", ("evaluate.py",),
+             ("prepare", "train", "calibrate"), (*NETWORK_SCRIPTS, "quantize.py", "int8_config.json")),
+    StageRow("deploy", "export xmodel, ONNX and TorchScript", "python", ("quantize.py", "--mode", "deploy"),
+             ("prepare", "train", "calibrate"), (*NETWORK_SCRIPTS, "int8_config.json")),
+    StageRow("preflight", "read the xmodel back, run it on integers, check it against each board's DPU", "dpuforge",
+             ("dpuforge.preflight",), ("prepare", "evaluate", "deploy"), ("preflight.json",)),
+    StageRow("compile", "compile for the board with AMD's vai_c_xir", "bash", ("boards/{board}/compile.sh",),
+             ("deploy",), ("boards/{board}/arch.json",), ("vai_c_xir",), per_board=True),
+)
+# fmt: on
+
+
+def plan_stages(project: Project, boards: Sequence[str]) -> tuple[PlannedStage, ...]:
+    """Return the stages of a project, one per board where the row says so."""
+    return tuple(stage for row in STAGES for stage in _plan_row(row, project, boards))
+
+
+def _plan_row(row: StageRow, project: Project, boards: Sequence[str]) -> Iterator[PlannedStage]:
+    for board in boards if row.per_board else ("",):
+        argv = tuple(word.format(board=board) for word in row.argv)
+        own = argv[:1] if row.runner != "dpuforge" else ()
+        yield PlannedStage(
+            name=row.name,
+            runner=row.runner,
+            argv=argv,
+            scripts=(*own, *(name.format(board=board) for name in row.shared_scripts)),
+            needs=row.needs,
+            board=board,
+            tools=row.tools,
+            folders=(project.data.train, project.data.validation, project.data.test) if row.reads_images else (),
+            uses_toolchain=row.uses_toolchain,
+        )

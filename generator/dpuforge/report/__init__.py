@@ -1,0 +1,1 @@
+"""Results in build/<project>/ -> report.json, report.md and report.html."""
