@@ -1,0 +1,185 @@
+"""Reads the hardware catalogue (spec/boards, spec/dpus, spec/releases) into nouns, each file when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import yaml
+from cerberus import Validator
+from dpuforge.errors import FormatError
+from dpuforge.paths import find_shipped
+from dpuforge.records.hardware import (
+    Bank,
+    Board,
+    Catalogue,
+    Configuration,
+    Dpu,
+    DpuFamily,
+    DpuRevision,
+    Engine,
+    Environment,
+    Image,
+    Limit,
+    Memory,
+    Release,
+    Sizes,
+)
+
+Noun = TypeVar("Noun")
+# libyaml is ten times faster than the pure Python loader; both give the same document.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TUPLES = ("operations", "nonlinear", "input_banks")
+
+
+class Folder(Mapping[str, Noun], Generic[Noun]):
+    """A folder of YAML files as a mapping from file stem to noun; a file is read when its entry is first asked for."""
+
+    def __init__(self, folder: Path, schema: str, build: Callable[[dict[str, Any]], Noun]) -> None:
+        self._paths = {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
+        self._schema = schema
+        self._build = build
+        self._entries: dict[str, Noun] = {}
+
+    def __getitem__(self, name: str) -> Noun:
+        if name not in self._entries:
+            self._entries[name] = self._build(_read_document(self._paths[name], self._schema))
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
+def load_catalogue(root: Path | None = None) -> Catalogue:
+    """Open the catalogue below root (a folder that holds boards/, dpus/ and releases/; default: the shipped one).
+
+    Files are read and validated when an entry is first used; a file that breaks its schema raises FormatError.
+    """
+    folder = find_shipped if root is None else (lambda name: root / name.removeprefix("spec/"))
+    return Catalogue(
+        boards=Folder(folder("spec/boards"), "board", build_board),
+        dpus=Folder(folder("spec/dpus"), "dpu", build_dpu),
+        releases=Folder(folder("spec/releases"), "release", build_release),
+        families=Folder(folder("spec/dpus") / "families", "dpu_family", build_family),
+    )
+
+
+def build_dpu(document: Mapping[str, Any]) -> Dpu:
+    """Make the noun of a validated DPU document; a revision's engines are merged over the common ones."""
+    parallelism = document["parallelism"]
+    return Dpu(
+        target=document["target"],
+        family=document["family"],
+        isa=document["isa"],
+        batch=document["batch"],
+        input_channels=parallelism["input_channels"],
+        output_channels=parallelism["output_channels"],
+        pixels=parallelism["pixels"],
+        peak_ops_per_cycle=document["peak_ops_per_cycle"],
+        engines=_build_engines(document["engines"]),
+        banks=tuple(Bank(**bank) for bank in document.get("banks", ())),
+        save_argmax=document["save_argmax"],
+        source=document["source"],
+        revisions=tuple(_build_revision(entry, document) for entry in document["revisions"]),
+        channel_augmentation=document.get("channel_augmentation"),
+        load_channels=document.get("load_channels"),
+        save_channels=document.get("save_channels"),
+    )
+
+
+def build_board(document: Mapping[str, Any]) -> Board:
+    """Make the noun of a validated board document."""
+    return Board(
+        name=document["board"],
+        description=document["description"],
+        device=document["device"],
+        custom_families=tuple(document["custom_families"]),
+        configurations=tuple(_build_configuration(entry) for entry in document["configurations"]),
+        source=document["source"],
+        memory=Memory(**document["memory"]) if "memory" in document else None,
+    )
+
+
+def build_release(document: Mapping[str, Any]) -> Release:
+    """Make the noun of a validated release document."""
+    quantizer, sdk = document.get("quantizer", {}), document.get("sdk", {})
+    return Release(
+        name=document["release"],
+        status=document["status"],
+        target_factory=document["target_factory"],
+        images=tuple(Image(**image) for image in document["images"]),
+        environment=Environment(**document["environment"]) if "environment" in document else None,
+        synthesised={family: tuple(versions) for family, versions in document["synthesised"].items()},
+        ip=document.get("ip", {}),
+        sdk={"name": sdk["name"], "source": sdk["source"]} if sdk else {},
+        sd_images=sdk.get("images", {}),
+        source=document["source"],
+        vivado=document.get("vivado", ""),
+        configurations_of=document.get("configurations_of", ""),
+        quant_config_file=quantizer.get("quant_config_file", False),
+        inspector=quantizer.get("inspector", False),
+    )
+
+
+def build_family(document: Mapping[str, Any]) -> DpuFamily:
+    """Make the noun of a validated DPU family document."""
+    return DpuFamily(document["family"], document["type_code"], document["rules"], document["sources"])
+
+
+def _build_revision(entry: Mapping[str, Any], document: Mapping[str, Any]) -> DpuRevision:
+    return DpuRevision(
+        release=entry["release"],
+        fingerprint=int(entry["fingerprint"], 16),
+        family=entry.get("family", document["family"]),
+        save_argmax=entry.get("save_argmax", document["save_argmax"]),
+        engines=_build_engines({**document["engines"], **entry.get("engines", {})}),
+        source=entry["source"],
+    )
+
+
+def _build_engines(entries: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Engine]:
+    return {name: _build_engine(entry) for name, entry in entries.items() if entry is not None}
+
+
+def _build_engine(entry: Mapping[str, Any]) -> Engine:
+    fields = dict(entry)
+    fields["limits"] = {name: _build_limit(limit) for name, limit in entry.get("limits", {}).items()}
+    fields["pad"] = {side: Sizes.parse(sizes) for side, sizes in entry.get("pad", {}).items()}
+    fields.update({name: tuple(entry[name]) for name in _TUPLES if name in entry})
+    return Engine(**fields)
+
+
+def _build_limit(entry: Mapping[str, str]) -> Limit:
+    return Limit(**{name: Sizes.parse(sizes) for name, sizes in entry.items()})
+
+
+def _build_configuration(entry: Mapping[str, Any]) -> Configuration:
+    fields = dict(entry)
+    if "fingerprint" in fields:
+        fields["fingerprint"] = int(fields["fingerprint"], 16)
+    return Configuration(**fields)
+
+
+def _read_document(path: Path, schema: str) -> dict[str, Any]:
+    """Read and validate one YAML file; raise FormatError that names the file and every field at fault."""
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+    except yaml.YAMLError as error:
+        raise FormatError(f"{path.name}: not YAML: {error}", f"mend {path}") from None
+    validator = Validator(_read_schema(schema))
+    if not isinstance(document, dict) or not validator.validate(document):
+        faults = getattr(validator, "errors", None) or f"expected a mapping, got {type(document).__name__}"
+        raise FormatError(f"{path.name}: {faults}", f"spec/schema/{schema}.yaml says what {path.name} may hold")
+    return document
+
+
+@cache
+def _read_schema(name: str) -> dict[str, Any]:
+    text = (find_shipped("spec/schema") / f"{name}.yaml").read_text(encoding="utf-8")
+    schema: dict[str, Any] = yaml.load(text, Loader=_LOADER)
+    return schema
