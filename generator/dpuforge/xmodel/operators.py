@@ -1,0 +1,450 @@
+"""What each op type of an uncompiled xmodel computes: one row per type in OPERATORS, on exact integers in NHWC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from dpuforge.errors import FormatError
+from dpuforge.xmodel import kernels
+from dpuforge.xmodel.fixed_point import (
+    Array,
+    Value,
+    add,
+    align,
+    divide,
+    exact_constant,
+    integer_dtype,
+    multiply,
+    quantise,
+    real_value,
+    scale_by,
+    shift_left,
+)
+from dpuforge.xmodel.kernels import Window
+from dpuforge.xmodel.nouns import Kind, Op
+
+Inputs = Mapping[str, tuple[Value, ...]]
+_CONST_TYPES = {"float32": "<f4", "float64": "<f8", "int32": "<i4", "int64": "<i8", "int8": "i1", "uint8": "u1"}
+_SCALARS: dict[str, tuple[Kind, ...]] = {
+    "int": (Kind.INT32, Kind.UINT32, Kind.INT64, Kind.UINT64),
+    "bool": (Kind.BOOL,),
+    "string": (Kind.STRING,),
+    "float": (Kind.FLOAT, Kind.DOUBLE),
+    "bytes": (Kind.BYTES,),
+}
+
+
+@dataclass
+class Machine:
+    """What the operators share during a run: whether torch convolves, and sums of |weights| already taken."""
+
+    use_torch: bool = True
+    weight_sums: dict[str, int] = field(default_factory=dict)
+
+
+Operator = Callable[[Machine, Op, Inputs], Value]
+
+
+def run_op(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Compute one op and check the result against the shape that the file declares. Raises FormatError."""
+    operator = OPERATORS.get(op.type)
+    if operator is None:
+        raise FormatError(
+            f"op {op.name!r} of type {op.type!r} cannot be run on the integers",
+            "run an uncompiled quantised xmodel"
+            if op.type.endswith("-fix")
+            else f"known types: {', '.join(OPERATORS)}",
+        )
+    try:
+        value = operator(machine, op, inputs)
+    except (ValueError, IndexError, OverflowError, ZeroDivisionError) as error:
+        raise FormatError(f"op {op.name!r} of type {op.type!r} does not fit its inputs: {error}") from error
+    if value.data.shape[1:] != op.dims[1:] or len(value.data.shape) != len(op.dims):
+        found = list(value.data.shape)
+        raise FormatError(f"op {op.name!r} gives a tensor of {found}, the file declares {list(op.dims)}")
+    return value
+
+
+def attribute(op: Op, key: str, kind: str, default: Any = None) -> Any:
+    """Return a scalar attribute of the wanted kind. Raises FormatError where it is missing or of another kind."""
+    found = op.attrs.get(key)
+    if found is None and default is not None:
+        return default
+    if found is None or found.kind not in _SCALARS[kind]:
+        got = "nothing" if found is None else found.kind.value
+        raise FormatError(f"op {op.name!r}: attribute {key!r} must be of type {kind}, got {got}")
+    return found.value
+
+
+def vector(op: Op, key: str, length: int | None = None, smallest: float | None = None) -> tuple[Any, ...]:
+    """Return a vector attribute of `length` entries, none below `smallest`. Raises FormatError."""
+    found = op.attrs.get(key)
+    if found is None or not found.kind.is_vector or length not in (None, len(found.value)):
+        got = "nothing" if found is None else repr(found.value)[:80]
+        raise FormatError(f"op {op.name!r}: attribute {key!r} must be a list of {length or 'some'} numbers, got {got}")
+    if smallest is not None and min(found.value, default=smallest) < smallest:
+        raise FormatError(f"op {op.name!r}: attribute {key!r} must be at least {smallest}, got {found.value}")
+    return tuple(found.value)
+
+
+def single(op: Op, inputs: Inputs, arg: str = "input") -> Value:
+    """Return the one value of an argument. Raises FormatError where there are none or several."""
+    values = inputs.get(arg, ())
+    if len(values) != 1:
+        raise FormatError(f"op {op.name!r}: argument {arg!r} takes one input, got {len(values)}")
+    return values[0]
+
+
+def pair(op: Op, inputs: Inputs) -> tuple[Value, Value]:
+    """Return the two values of `input`. Raises FormatError otherwise."""
+    values = inputs.get("input", ())
+    if len(values) != 2:
+        raise FormatError(f"op {op.name!r} takes two inputs, got {len(values)}")
+    return values[0], values[1]
+
+
+def _window(op: Op) -> Window:
+    """Translate [w, h] pairs and [left, right, top, bottom] pads of the file."""
+    width, height = vector(op, "kernel", 2, 1)
+    stride = vector(op, "stride", 2, 1)
+    dilation = vector(op, "dilation", 2, 1) if "dilation" in op.attrs else (1, 1)
+    left, right, top, bottom = vector(op, "pad", 4)
+    mode = attribute(op, "pad_mode", "string", "FLOOR")
+    if mode not in ("FLOOR", "CEIL"):
+        raise FormatError(f"op {op.name!r}: pad_mode {mode!r} is not known", "known: FLOOR, CEIL")
+    return Window((height, width), stride[::-1], dilation[::-1], (top, bottom, left, right))
+
+
+def _four_dims(op: Op, value: Value) -> Array:
+    if value.data.ndim != 4 or not value.exact:
+        raise FormatError(f"op {op.name!r} wants a fixed NHWC image, got a tensor of {list(value.data.shape)}")
+    return value.data
+
+
+def _const(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    name = str(attribute(op, "data_type", "string")).lower()
+    if name not in _CONST_TYPES:
+        raise FormatError(f"op {op.name!r}: constants of type {name!r} are not known", f"known: {list(_CONST_TYPES)}")
+    data, shape = attribute(op, "data", "bytes"), vector(op, "shape", None, 0)
+    dtype = np.dtype(_CONST_TYPES[name])
+    if len(data) != prod(shape) * dtype.itemsize:
+        raise FormatError(f"op {op.name!r}: {len(data)} bytes of data for shape {list(shape)} of {name}")
+    return exact_constant(np.frombuffer(data, dtype).reshape(shape))
+
+
+def _fix(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    fix_point, bits = attribute(op, "fix_point", "int"), attribute(op, "bit_width", "int")
+    if not -64 <= fix_point <= 64 or not 2 <= bits <= 24:
+        raise FormatError(f"op {op.name!r}: fix position {fix_point} or bit width {bits} out of range")
+    mode = attribute(op, "round_mode", "string")
+    if mode != "DPU_ROUND":
+        raise FormatError(f"op {op.name!r}: round_mode {mode!r} is not known", "known: DPU_ROUND")
+    return quantise(single(op, inputs), fix_point, bits, attribute(op, "if_signed", "bool"))
+
+
+def _sums(machine: Machine, op: Op, x: Value, weights: Value, axis: tuple[int, ...]) -> int:
+    """Return the largest sum that weights can give on inputs within their bound."""
+    if op.name not in machine.weight_sums:
+        totals = np.abs(weights.data.astype(np.int64)).sum(axis=axis)
+        machine.weight_sums[op.name] = int(totals.max(initial=0))
+    return machine.weight_sums[op.name] * x.bound
+
+
+def _with_bias(sums: Array, bound: int, fix_point: int, inputs: Inputs) -> Value:
+    """Turn sums into int32 (int64 where they need it) and add the bias, both on the finer scale (shift_bias)."""
+    total = Value(sums.astype(integer_dtype(bound), copy=False), fix_point, bound=bound)
+    return add(total, inputs["bias"][0]) if inputs.get("bias") else total
+
+
+def _operands(op: Op, inputs: Inputs) -> tuple[Value, Value]:
+    x, weights = single(op, inputs), single(op, inputs, "weights")
+    if not (x.exact and weights.exact) or x.divisor != 1 or weights.divisor != 1:
+        raise FormatError(f"op {op.name!r} wants fixed inputs", "quantise its input and weights first")
+    if weights.data.ndim != 4 or weights.data.size == 0:
+        raise FormatError(f"op {op.name!r} wants weights of four dimensions, got {list(weights.data.shape)}")
+    return x, weights
+
+
+def _conv2d(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    x, weights = _operands(op, inputs)
+    window, groups = _window(op), attribute(op, "group", "int", 1)
+    shape = weights.data.shape
+    if groups < 1 or shape[0] % groups or window.kernel != shape[1:3] or shape[3] * groups != x.data.shape[-1]:
+        raise FormatError(f"op {op.name!r}: weights of {list(shape)} do not fit kernel, group or input")
+    bound = _sums(machine, op, x, weights, (1, 2, 3))
+    sums = kernels.convolve(_four_dims(op, x), weights.data, window, groups, bound, machine.use_torch)
+    return _with_bias(sums, bound, x.fix_point + weights.fix_point, inputs)
+
+
+def _depthwise(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    x, weights = _operands(op, inputs)
+    window = _window(op)
+    if window.kernel != weights.data.shape[1:3] or weights.data.shape[3] != x.data.shape[-1]:
+        raise FormatError(f"op {op.name!r}: weights of {list(weights.data.shape)} do not fit kernel or input")
+    bound = _sums(machine, op, x, weights, (1, 2))
+    sums = kernels.convolve_depthwise(_four_dims(op, x), weights.data, window, bound, machine.use_torch)
+    return _with_bias(sums, bound, x.fix_point + weights.fix_point, inputs)
+
+
+def _transposed(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Correlate the spread input with the weights, which the file holds flipped; pads shrink the full result."""
+    x, weights = _operands(op, inputs)
+    window, groups = _window(op), attribute(op, "group", "int", 1)
+    if window.kernel != weights.data.shape[1:3] or weights.data.shape[3] * groups != x.data.shape[-1]:
+        raise FormatError(f"op {op.name!r}: weights of {list(weights.data.shape)} do not fit kernel or input")
+    spread = kernels.insert_zeros(_four_dims(op, x), window.stride)
+    reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilation, strict=True)]
+    top, left = reach[0] - window.pad[0], reach[1] - window.pad[2]
+    bottom = op.dims[1] + reach[0] - spread.shape[1] - top  # the declared size fixes the rest (output padding)
+    right = op.dims[2] + reach[1] - spread.shape[2] - left
+    inner = Window(window.kernel, (1, 1), window.dilation, (top, bottom, left, right))
+    bound = _sums(machine, op, x, weights, (1, 2, 3))
+    sums = kernels.convolve(spread, weights.data, inner, groups, bound, machine.use_torch)
+    return _with_bias(sums, bound, x.fix_point + weights.fix_point, inputs)
+
+
+def _matmul(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    x, weights = pair(op, inputs)
+    if not (x.exact and weights.exact) or weights.data.ndim != 2 or attribute(op, "transpose_a", "bool"):
+        raise FormatError(f"op {op.name!r}: only x @ w on fixed tensors is known")
+    matrix = weights.data.T if attribute(op, "transpose_b", "bool") else weights.data
+    bound = _sums(machine, op, x, weights.with_data(matrix), (0,))
+    sums = kernels.multiply_matrices(x.data, matrix, bound)
+    total = Value(sums.astype(integer_dtype(bound)), x.fix_point + weights.fix_point, x.divisor, bound)
+    return add(total, inputs["bias"][0]) if inputs.get("bias") else total
+
+
+def _relu(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    x = single(op, inputs)
+    return x.with_data(np.maximum(x.data, 0))
+
+
+def _clamp(x: Value, low: int, high: int) -> Value:
+    """Clamp the numbers (not the integers) of an undivided value to [low, high]."""
+    if not x.exact or x.divisor != 1:
+        return real_value(np.clip(x.real, low, high))
+    x = shift_left(x, max(-x.fix_point, 0))
+    limits = low << x.fix_point, high << x.fix_point
+    dtype = integer_dtype(max(x.bound, abs(limits[0]), abs(limits[1])))
+    return x.with_data(np.clip(x.data.astype(dtype), *limits))
+
+
+def _relu6(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    return _clamp(single(op, inputs), 0, 6)
+
+
+def _leaky_relu(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    x, slope = single(op, inputs), Fraction(attribute(op, "alpha", "float"))
+    negative, positive = align((scale_by(x, slope, 0), x))
+    return Value(
+        np.where(x.data < 0, negative.data, positive.data),
+        positive.fix_point,
+        positive.divisor,
+        max(negative.bound, positive.bound),
+        positive.exact,
+    )
+
+
+def _hard_sigmoid(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Return clamp(x + 3, 0, 6) / 6; the division waits for the constant that follows."""
+    shifted = add(single(op, inputs), Value(np.array(3, np.int32), bound=3))
+    return divide(_clamp(shifted, 0, 6), 6)
+
+
+def _hard_swish(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    return multiply(single(op, inputs), _hard_sigmoid(machine, op, inputs))
+
+
+def _elementwise(function: Callable[[Array], Array]) -> Operator:
+    """Make an operator of a function of one real number; an int8 input needs only 256 of them."""
+
+    def operator(machine: Machine, op: Op, inputs: Inputs) -> Value:
+        x = single(op, inputs)
+        if not x.exact or x.data.dtype != np.int8:
+            return real_value(function(x.real))
+        table = function(x.with_data(np.arange(-128, 128, dtype=np.int16)).real)
+        return real_value(table[x.data.astype(np.int16) + 128])
+
+    return operator
+
+
+def _sigmoid(x: Array) -> Array:
+    small = np.exp(-np.abs(x))  # never overflows
+    result: Array = np.where(x >= 0, 1 / (1 + small), small / (1 + small))
+    return result
+
+
+def _softmax(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    x, axis = single(op, inputs).real, attribute(op, "axis", "int")
+    powers = np.exp(x - x.max(axis=axis, keepdims=True))
+    return real_value(powers / powers.sum(axis=axis, keepdims=True))
+
+
+def _add(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    return add(*pair(op, inputs))
+
+
+def _sub(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    return add(*pair(op, inputs), sign=-1)
+
+
+def _mul(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    return multiply(*pair(op, inputs))
+
+
+def _scale(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Return x * scale + bias along the last axis: batch norm with no convolution before it."""
+    if attribute(op, "axis", "int", -1) != -1:
+        raise FormatError(f"op {op.name!r}: only axis -1 is known")
+    product = multiply(single(op, inputs), single(op, inputs, "scale"))
+    return add(product, inputs["bias"][0]) if inputs.get("bias") else product
+
+
+def _ceil_pad(op: Op, x: Array, window: Window) -> Window:
+    """Grow the pad below and to the right so that the declared output fits (pad_mode CEIL)."""
+    sizes = [
+        (op.dims[axis] - 1) * window.stride[axis - 1] + (window.kernel[axis - 1] - 1) * window.dilation[axis - 1] + 1
+        for axis in (1, 2)
+    ]
+    top, bottom, left, right = window.pad
+    bottom = max(bottom, sizes[0] - x.shape[1] - top)
+    right = max(right, sizes[1] - x.shape[2] - left)
+    return window._replace(pad=(top, bottom, left, right))
+
+
+def _pool_window(op: Op, x: Value) -> tuple[Array, Window]:
+    image, window = _four_dims(op, x), _window(op)
+    if attribute(op, "global", "bool", False):
+        window = Window((image.shape[1], image.shape[2]), (1, 1))
+    if len(op.dims) == 4 and attribute(op, "pad_mode", "string", "FLOOR") == "CEIL":
+        window = _ceil_pad(op, image, window)
+    return image, window
+
+
+def _maxpool(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    x = single(op, inputs)
+    image, window = _pool_window(op, x)
+    return x.with_data(kernels.pool(image, window, np.maximum, np.iinfo(image.dtype).min))
+
+
+def _avgpool(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Return the sum of each window over kernel height x width, padding included; the division waits."""
+    x = single(op, inputs)
+    image, window = _pool_window(op, x)
+    if any(window.pad) and not attribute(op, "count_include_pad", "bool", True):
+        raise FormatError(f"op {op.name!r}: average pools that leave out the padding are not known")
+    count = window.kernel[0] * window.kernel[1]
+    bound = x.bound * count
+    total = kernels.pool(image.astype(integer_dtype(bound)), window, np.add, 0)
+    return divide(Value(total, x.fix_point, x.divisor, bound), count)
+
+
+def _concat(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    values = align(inputs.get("input", ()))
+    data = np.concatenate([value.data for value in values], axis=attribute(op, "axis", "int"))
+    return Value(data, values[0].fix_point, values[0].divisor, max(v.bound for v in values), values[0].exact)
+
+
+def _stack(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    values = align(inputs.get("input", ()))
+    data = np.stack([value.data for value in values], axis=attribute(op, "axis", "int"))
+    return Value(data, values[0].fix_point, values[0].divisor, max(v.bound for v in values), values[0].exact)
+
+
+def _reshape(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Give the declared shape, which the `shape` input must repeat; the first dimension is the batch."""
+    x = single(op, inputs)
+    if inputs.get("shape"):
+        told = [int(size) for size in inputs["shape"][0].real.flat]
+        if len(told) != len(op.dims) or any(t not in (-1, d) for t, d in zip(told[1:], op.dims[1:], strict=True)):
+            raise FormatError(f"op {op.name!r}: the shape input says {told}, the file declares {list(op.dims)}")
+    return x.with_data(x.data.reshape(x.data.shape[0], *op.dims[1:]))
+
+
+def _transpose(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    x, order = single(op, inputs), vector(op, "order")
+    if sorted(order) != list(range(x.data.ndim)) or order[0] != 0:
+        raise FormatError(f"op {op.name!r}: order {list(order)} on a tensor of {list(x.data.shape)}")
+    return x.with_data(x.data.transpose(order))
+
+
+def _resize(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    x, mode = single(op, inputs), attribute(op, "mode", "string")
+    data = _four_dims(op, x)
+    if len(op.dims) != 4 or prod(op.dims[1:]) > kernels.MAX_ELEMENTS:
+        raise FormatError(f"op {op.name!r}: a resize to {list(op.dims)}")
+    scale = vector(op, "scale", 2)
+    if (round(data.shape[1] * scale[1]), round(data.shape[2] * scale[0])) != op.dims[1:3]:
+        raise FormatError(f"op {op.name!r}: scale {list(scale)} of {list(data.shape)} is not {list(op.dims)}")
+    if mode == "NEAREST":
+        return x.with_data(kernels.resize_nearest(data, op.dims[1], op.dims[2]))
+    if mode != "BILINEAR":
+        raise FormatError(f"op {op.name!r}: mode {mode!r} is not known", "known: NEAREST, BILINEAR")
+    half, corners = attribute(op, "half_pixel_centers", "bool"), attribute(op, "align_corners", "bool")
+    return real_value(kernels.resize_bilinear(x.real, op.dims[1], op.dims[2], half, corners))
+
+
+def _mean(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Average the axes that the declared shape lacks: the file does not say which, the shape does."""
+    x = single(op, inputs)
+    shape, out = x.data.shape, op.dims
+    if len(out) == len(shape):
+        axes = tuple(axis for axis in range(1, len(shape)) if out[axis] == 1 != shape[axis])
+    else:
+        axes = tuple(range(len(out), len(shape)))
+    count, keep = prod(shape[axis] for axis in axes), len(out) == len(shape)
+    if not x.exact:
+        return real_value(x.data.mean(axis=axes, keepdims=keep))
+    total = x.data.astype(integer_dtype(x.bound * count)).sum(axis=axes, keepdims=keep)
+    return divide(Value(total, x.fix_point, x.divisor, x.bound * count), count)
+
+
+def _strided_slice(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    x = single(op, inputs)
+    begin, end, strides = (vector(op, key, x.data.ndim) for key in ("begin", "end", "strides"))
+    if any(attribute(op, mask, "int", 0) for mask in ("ellipsis_mask", "new_axis_mask", "shrink_axis_mask")):
+        raise FormatError(f"op {op.name!r}: only begin and end masks are known")
+    masks = attribute(op, "begin_mask", "int", 0), attribute(op, "end_mask", "int", 0)
+    parts = [
+        slice(None if masks[0] >> i & 1 else begin[i], None if masks[1] >> i & 1 else end[i], strides[i])
+        for i in range(x.data.ndim)
+    ]
+    parts[0] = slice(None)  # the batch, whatever its size
+    return x.with_data(x.data[tuple(parts)])
+
+
+OPERATORS: dict[str, Operator] = {
+    "const": _const,
+    "fix": _fix,
+    "conv2d": _conv2d,
+    "depthwise-conv2d": _depthwise,
+    "transposed-conv2d": _transposed,
+    "matmul": _matmul,
+    "relu": _relu,
+    "relu6": _relu6,
+    "leaky-relu": _leaky_relu,
+    "hard-sigmoid": _hard_sigmoid,
+    "hard-swish": _hard_swish,
+    "sigmoid": _elementwise(_sigmoid),
+    "tanh": _elementwise(np.tanh),
+    "softmax": _softmax,
+    "add": _add,
+    "sub": _sub,
+    "mul": _mul,
+    "scale": _scale,
+    "maxpool2d": _maxpool,
+    "avgpool2d": _avgpool,
+    "concat": _concat,
+    "stack": _stack,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "resize": _resize,
+    "aten::mean": _mean,
+    "strided_slice": _strided_slice,
+}
