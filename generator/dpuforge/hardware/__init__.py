@@ -1,0 +1,1 @@
+"""What a DPU can run and how fast: fingerprints, operator limits, partition, workload and latency; knows no specs."""

@@ -1,0 +1,11 @@
+"""What every hardware test starts from: the shipped catalogue."""
+
+import pytest
+from dpuforge.load.catalogue import load_catalogue
+from dpuforge.records.hardware import Catalogue
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> Catalogue:
+    """Return the catalogue as it is shipped."""
+    return load_catalogue()
