@@ -305,7 +305,9 @@ def _name_last(recorder: _Recorder) -> list[Node]:
     recorder.results[new] = recorder.results.pop(old)
     nodes = []
     for node in recorder.nodes:
-        call = Call(node.call.function, map_template(node.call.args, visit), map_template(dict(node.call.kwargs), visit))
+        call = Call(
+            node.call.function, map_template(node.call.args, visit), map_template(dict(node.call.kwargs), visit)
+        )
         inputs = tuple(visit(ref) for ref in node.inputs)
         nodes.append(replace(node, name=new if node.name == old else node.name, call=call, inputs=inputs))
     return nodes
@@ -321,7 +323,9 @@ def _fold_constants(graph: Graph, results: Mapping[str, Any]) -> Graph:
 
     nodes = []
     for node in graph.nodes:
-        call = Call(node.call.function, map_template(node.call.args, visit), map_template(dict(node.call.kwargs), visit))
+        call = Call(
+            node.call.function, map_template(node.call.args, visit), map_template(dict(node.call.kwargs), visit)
+        )
         inside = list(leaves((call.args, call.kwargs)))
         fixed = not any(isinstance(leaf, (Ref, BatchSize)) for leaf in inside)
         if node.kind != "nndct_input" and fixed and node.name in results:
