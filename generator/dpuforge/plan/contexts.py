@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dpuforge.records.hardware import BoardTarget
 from dpuforge.records.project import Method, Preprocess, Project
 
 _ENUM_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -101,6 +103,34 @@ class TrainContext(HeaderContext):
     seed: int
     workers: int
     device: str
+
+
+@dataclass(frozen=True)
+class QuantizeContext(HeaderContext):
+    """Context of quantize.py; finetune_images is 0 without fast fine-tuning."""
+
+    net_name: str
+    target_device: str
+    calibration_split: str
+    calibration_images: int
+    batch_size: int
+    finetune_images: int
+    seed: int
+    device: str
+
+
+@dataclass(frozen=True)
+class EvaluateContext(HeaderContext):
+    """Context of evaluate.py."""
+
+    max_accuracy_drop: float
+
+
+@dataclass(frozen=True)
+class InspectContext(HeaderContext):
+    """Context of inspect_model.py; targets maps a board to its DPU's name or fingerprint."""
+
+    targets: Mapping[str, str]
 
 
 def make_header_context(project: Project) -> HeaderContext:
@@ -238,3 +268,31 @@ def make_train_context(project: Project) -> TrainContext:
         workers=train.workers,
         device=train.device,
     )
+
+
+def make_quantize_context(project: Project) -> QuantizeContext:
+    """Return the context of quantize.py."""
+    quantization = project.quantization
+    calibration, finetune = quantization.calibration, quantization.fast_finetune
+    return QuantizeContext(
+        **_header(project),
+        net_name=project.target.net_name,
+        target_device=quantization.target_device,
+        calibration_split=calibration.from_split,
+        calibration_images=calibration.images,
+        batch_size=calibration.batch_size,
+        finetune_images=finetune.images if finetune.enabled else 0,
+        seed=project.train.seed,
+        device=project.train.device,
+    )
+
+
+def make_evaluate_context(project: Project) -> EvaluateContext:
+    """Return the context of evaluate.py."""
+    return EvaluateContext(**_header(project), max_accuracy_drop=project.quantization.max_accuracy_drop)
+
+
+def make_inspect_context(project: Project, targets: Sequence[BoardTarget]) -> InspectContext:
+    """Return the context of inspect_model.py: the Inspector takes a registered name or a fingerprint."""
+    named = {target.board: target.target if target.registered else target.fingerprint_text for target in targets}
+    return InspectContext(**_header(project), targets=named)

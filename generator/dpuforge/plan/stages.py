@@ -41,21 +41,22 @@ STAGES = (
     StageRow("deploy", "export xmodel, ONNX and TorchScript", "python", ("quantize.py", "--mode", "deploy"),
              ("prepare", "train", "calibrate"), (*NETWORK_SCRIPTS, "int8_config.json")),
     StageRow("preflight", "read the xmodel back, run it on integers, check it against each board's DPU", "dpuforge",
-             ("dpuforge.preflight",), ("prepare", "evaluate", "deploy"), ("preflight.json",)),
+             ("dpuforge.preflight", "--spec", "{spec}", "--sha256", "{sha256}"),
+             ("prepare", "train", "calibrate", "deploy"), ()),
     StageRow("compile", "compile for the board with AMD's vai_c_xir", "bash", ("boards/{board}/compile.sh",),
              ("deploy",), ("boards/{board}/arch.json",), ("vai_c_xir",), per_board=True),
 )
 # fmt: on
 
 
-def plan_stages(project: Project, boards: Sequence[str]) -> tuple[PlannedStage, ...]:
-    """Return the stages of a project, one per board where the row says so."""
-    return tuple(stage for row in STAGES for stage in _plan_row(row, project, boards))
+def plan_stages(project: Project, sha256: str, boards: Sequence[str]) -> tuple[PlannedStage, ...]:
+    """Return the stages of a project, one per board where the row says so; sha256 is the digest of its spec."""
+    return tuple(stage for row in STAGES for stage in _plan_row(row, project, sha256, boards))
 
 
-def _plan_row(row: StageRow, project: Project, boards: Sequence[str]) -> Iterator[PlannedStage]:
+def _plan_row(row: StageRow, project: Project, sha256: str, boards: Sequence[str]) -> Iterator[PlannedStage]:
     for board in boards if row.per_board else ("",):
-        argv = tuple(word.format(board=board) for word in row.argv)
+        argv = tuple(word.format(board=board, spec=project.spec.path, sha256=sha256) for word in row.argv)
         own = argv[:1] if row.runner != "dpuforge" else ()
         yield PlannedStage(
             name=row.name,

@@ -63,13 +63,17 @@ def _list_files(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def write_folder(files: Sequence[RenderedFile], folder: Path) -> tuple[FileChange, ...]:
+def write_folder(
+    files: Sequence[RenderedFile], folder: Path, left_alone: tuple[str, ...] = ()
+) -> tuple[FileChange, ...]:
     """Bring folder in step with the rendered files and return what was done.
 
+    Paths that start with one of left_alone are neither written nor pruned.
     Each file is replaced in one step, so that a killed run leaves whole files. Raises UsageError, before anything
     is touched, where the folder holds files and no manifest: dpuforge did not make them and will not remove them.
     """
-    changes = compare_folder(files, folder)
+    everything = compare_folder(files, folder)
+    changes = tuple(change for change in everything if not change.path.startswith(left_alone or ("\0",)))
     surplus = [change.path for change in changes if change.change is Change.PRUNE]
     strangers = [path for path in surplus if not path.endswith(_PARTIAL)]
     if strangers and not (folder / MANIFEST).is_file():

@@ -45,7 +45,7 @@ def _describe_board(target: BoardTarget, results: Mapping[str, StageResult]) -> 
     done = compiled is not None and compiled.status is Status.DONE
     return {
         "target": target.target,
-        "fingerprint": target.fingerprint,
+        "fingerprint": target.fingerprint_text,
         "dpu_subgraphs": predicted.get("dpu_subgraphs"),
         "fps_estimate": predicted.get("fps_estimate"),
         "latency_ms_estimate": predicted.get("latency_ms"),

@@ -1,0 +1,87 @@
+"""The command line: registers the commands and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from dpuforge import __version__
+from dpuforge.commands import hardware, machine, project, xmodel
+from dpuforge.commands.screen import print_message, set_colour
+from dpuforge.errors import ExitCode, UserError
+
+app = typer.Typer(
+    name="dpuforge",
+    help="From one reviewed YAML spec to a quantised network on an AMD/Xilinx DPU.",
+    epilog="Exit codes: 0 done, 1 drift or changes pending, 2 bad spec or usage, 3 a stage failed or a gate was "
+    "missed, 4 a tool is missing, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (
+    machine.init,
+    project.validate,
+    project.explain,
+    project.generate,
+    project.check,
+    project.diff,
+    project.plan,
+    project.run,
+    project.report,
+    hardware.boards,
+    hardware.backbones,
+    hardware.releases,
+    hardware.estimate,
+    project.schema,
+    machine.doctor,
+    machine.emulator_path,
+):
+    app.command()(command)
+app.add_typer(xmodel.app, name="xmodel")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"dpuforge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _configure(
+    color: Annotated[str, typer.Option(help="auto or never; NO_COLOR is honoured too.")] = "auto",
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Set what all commands share."""
+    if color not in ("auto", "never"):
+        raise typer.BadParameter(f"{color!r} is neither auto nor never", param_hint="--color")
+    set_colour(color)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; a UserError prints its message and remedy, anything else is a bug and keeps its trace."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        print_message(f"error: {error}" if not hasattr(error, "problems") else str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print_message("interrupted; what was finished is kept, run the same command again to go on")
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(ExitCode.DONE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Commands about this machine and a new project: doctor, emulator-path, init."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpuforge.commands.screen import print_json, print_message, print_table
+from dpuforge.errors import ExitCode, MissingToolError, UsageError
+from dpuforge.paths import emulator_path as find_emulator
+
+# what is looked for: (name, what it is for, command that supplies it)
+_MODULES = (
+    ("torch", "training and the emulator", "pip install 'dpuforge[run]'"),
+    ("torchvision", "backbones and images", "pip install 'dpuforge[run]'"),
+    ("numpy", "arrays", "pip install 'dpuforge[run]'"),
+    ("PIL", "reading images", "pip install 'dpuforge[run]'"),
+    ("tqdm", "progress of the generated scripts", "pip install 'dpuforge[run]'"),
+    ("google.protobuf", "xmodel files", "pip install 'dpuforge[run]'"),
+    ("onnx", "ONNX export", "pip install 'dpuforge[run]'"),
+    ("snakemake", "running the Snakefile", "pip install 'dpuforge[all]'"),
+)
+_TOOLS = (
+    ("bash", "compile.sh", "the system's package manager"),
+    ("vai_c_xir", "compiling for a board", "AMD's image of the release: dpuforge releases"),
+    ("docker", "starting AMD's image", "the system's package manager"),
+)
+
+
+def emulator_path() -> None:
+    """Print the folder to put on PYTHONPATH so that pytorch_nndct, xir and vart come from the emulator.
+
+    Example: PYTHONPATH=$(dpuforge emulator-path) python my_quantize.py
+    """
+    print(find_emulator())
+
+
+def doctor(
+    spec: Annotated[Path | None, typer.Argument(help="Also check what this spec needs.")] = None,
+    toolchain: Annotated[str, typer.Option(help="emulator or native; default: the spec's, else emulator.")] = "",
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Say what this machine has, what is missing, and which command supplies it; exit code 4 where it cannot run.
+
+    Example: dpuforge doctor spec/quickstart.yaml
+    """
+    from dpuforge.execute.toolchain import find_toolchain
+
+    rows = _look_around()
+    name, problem = toolchain or _spec_toolchain(spec), ""
+    try:
+        find_toolchain(name)
+    except MissingToolError as error:
+        problem = str(error)
+    if json_:
+        print_json({"toolchain": name, "ready": not problem, "problem": problem, "found": rows})
+    else:
+        table = [(r["name"], r["version"] or "missing", r["for"], "" if r["version"] else r["remedy"]) for r in rows]
+        print_table("", ("what", "version", "for", "supplied by"), table)
+        print_message(problem or f"toolchain {name}: ready")
+    raise typer.Exit(ExitCode.ENVIRONMENT if problem else ExitCode.DONE)
+
+
+def _spec_toolchain(spec: Path | None) -> str:
+    if spec is None:
+        return "emulator"
+    from dpuforge import pipeline
+
+    return pipeline.prepare_spec(spec).project.run.toolchain.value
+
+
+def _look_around() -> list[dict[str, str]]:
+    import sys
+
+    from dpuforge.execute.toolchain import probe_python
+
+    found = probe_python(sys.executable, tuple(name for name, _, _ in _MODULES), {})
+    modules = [{"name": n, "version": found.get(n, ""), "for": w, "remedy": r} for n, w, r in _MODULES]
+    tools = [{"name": n, "version": shutil.which(n) or "", "for": w, "remedy": r} for n, w, r in _TOOLS]
+    return modules + tools
+
+
+_SPEC = """\
+# yaml-language-server: $schema=schema/project.schema.json
+# One project: edit this file, then `dpuforge validate {path}` and `dpuforge run {path}`.
+# `dpuforge explain {path}` shows every value that is not written here, and where it comes from.
+spec_version: 1
+project: {project}
+
+model:
+  backbone: {backbone}          # any torchvision classifier; timm/<name>; path/to/net.py:factory
+  weights: {weights}            # torchvision enum | none | path to a state_dict
+  input: {{height: 224, width: 224}}
+
+classes: {classes}              # a number, a list of names, or a file with one name a line
+
+data:                           # torchvision ImageFolder layout: <folder>/<class>/<image>
+  train: data/{project}/train
+  validation: data/{project}/validation
+  test: data/{project}/test     # never used for calibration or model selection
+
+transfer:
+  method: {method}              # feature_extraction | fine_tuning | distillation
+  freeze: {{layers: {freeze}, batchnorm: {batchnorm}}}
+
+target:
+  vitis_ai: "{release}"
+  boards: [{boards}]
+
+run:
+  toolchain: emulator           # emulator | native (inside AMD's image)
+"""
+_DEFAULTS = {"all_but_head": ("feature_extraction", "frozen"), "none": ("fine_tuning", "trainable")}
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where the spec goes.")] = Path("spec/my_project.yaml"),
+    backbone: Annotated[str, typer.Option(prompt="Backbone (torchvision classifier)")] = "resnet18",
+    weights: Annotated[str, typer.Option(prompt="Weights (torchvision enum, none, or a path)")] = "IMAGENET1K_V1",
+    classes: Annotated[int, typer.Option(prompt="Number of classes", min=2)] = 10,
+    freeze: Annotated[str, typer.Option(prompt="Freeze (all_but_head or none)")] = "all_but_head",
+    board: Annotated[str, typer.Option(prompt="Boards (comma between)")] = "KV260",
+    release: Annotated[str, typer.Option(prompt="Vitis AI release")] = "3.0",
+    force: Annotated[bool, typer.Option(help="Replace a file that exists.")] = False,
+) -> None:
+    """Ask for backbone, classes, freeze policy and board, and write a commented spec.
+
+    Example: dpuforge init spec/fruits.yaml --backbone resnet18 --classes 30 --board KV260
+
+    Every question has an option of the same name; the spec is checked before it is written.
+    """
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists", "choose another path, or --force to replace it")
+    if freeze not in _DEFAULTS:
+        raise UsageError(f"--freeze: must be all_but_head or none, got {freeze!r}")
+    method, batchnorm = _DEFAULTS[freeze]
+    project = re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")
+    values = {"backbone": backbone, "weights": weights, "classes": classes, "freeze": freeze, "release": release}
+    boards = ", ".join(name.strip() for name in board.split(","))
+    where = path.as_posix()
+    text = _SPEC.format(path=where, project=project, boards=boards, method=method, batchnorm=batchnorm, **values)
+    _write_spec(path, text)
+    print(f"create    {path}")
+    print_message(f"next: put images below data/{project}/, then run `dpuforge run {where}`")
+
+
+def _write_spec(path: Path, text: str) -> None:
+    """Check the spec's text beside its place and move it there; raise SpecError and leave nothing where it is bad."""
+    from dpuforge.load.catalogue import load_catalogue
+    from dpuforge.load.project import load_project
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial.yaml")
+    partial.write_text(text, encoding="utf-8")
+    try:
+        load_project(partial, load_catalogue())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

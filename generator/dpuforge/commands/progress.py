@@ -1,0 +1,56 @@
+"""Show a run on the terminal: one line per stage with its last output; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import TracebackType
+
+from dpuforge.commands.screen import make_console, paint
+from dpuforge.records.result import StageResult
+
+
+class RunProgress:
+    """The observer of a run (see execute/stages.py); use it as a context manager."""
+
+    def __init__(self, total: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._lock = threading.Lock()
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn())
+        note = TextColumn("{task.fields[note]}", markup=False)
+        self._live = sys.stderr.isatty()
+        self._progress = Progress(*columns, TimeElapsedColumn(), note, console=make_console(), disable=not self._live)
+        self._all = self._progress.add_task("stages", total=total, note="")
+
+    def __enter__(self) -> RunProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def start(self, stage: str, why: str) -> None:
+        """Announce a stage and why it runs."""
+        self._print(f"{'run':<9} {stage:<18} ({why})")
+        self._progress.update(self._all, description=stage, note="")
+
+    def line(self, stage: str, text: str) -> None:
+        """Show the last line that a stage printed; its log keeps them all."""
+        self._progress.update(self._all, description=stage, note=text.strip()[-100:])
+
+    def finish(self, stage: str, result: StageResult, fresh: bool) -> None:
+        """Say in one line how a stage ended."""
+        word = "fresh" if fresh else result.status.value
+        note = "an earlier result still stands" if fresh else (result.reason or f"{result.seconds:.1f} s")
+        self._print(f"{paint(word, 9)} {stage:<18} {note}")
+        self._progress.advance(self._all)
+
+    def _print(self, text: str) -> None:
+        with self._lock:
+            if self._live:
+                self._progress.console.print(text, markup=False)
+            else:
+                print(text, file=sys.stderr, flush=True)

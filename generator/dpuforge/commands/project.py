@@ -1,0 +1,230 @@
+"""Commands on a spec: validate, explain, generate, check, diff, plan, run, report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dpuforge.commands.screen import paint, print_json, print_message, print_table
+from dpuforge.errors import ExitCode, Problem, UsageError
+
+Specs = Annotated[list[Path] | None, typer.Argument(help="Spec files; without any: every spec/*.yaml here.")]
+Spec = Annotated[Path, typer.Argument(help="The spec file, for example spec/quickstart.yaml.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for <project>/; default: generated/ beside spec/.")]
+Boards = Annotated[list[str] | None, typer.Option("--board", help="Only this board; may be repeated.")]
+ToolchainName = Annotated[str | None, typer.Option(help="emulator, native or container; default: the spec's.")]
+
+
+def find_specs(specs: Iterable[Path] | None) -> tuple[Path, ...]:
+    """Return the specs named, or every spec/*.yaml below the working directory; raise UsageError where none is."""
+    named = tuple(specs or ())
+    found = named or tuple(sorted(path for path in Path("spec").glob("*.y*ml") if _is_spec(path)))
+    if not found:
+        raise UsageError("no spec given, and no spec/*.yaml here", "name one, or make one with `dpuforge init`")
+    return found
+
+
+def _is_spec(path: Path) -> bool:
+    """Tell a spec from a file that specs include as base."""
+    return path.is_file() and any(line.startswith("project:") for line in path.read_text("utf-8").splitlines())
+
+
+def validate(specs: Annotated[list[Path], typer.Argument(help="Spec files to check.")], json_: Json = False) -> None:
+    """Check specs and print every problem with its place.
+
+    Example: dpuforge validate spec/quickstart.yaml
+
+    Exit code 0 where all specs are good (warnings allowed), 2 otherwise.
+    """
+    from dpuforge.load.project import validate_file
+
+    found = {str(path): validate_file(path) for path in specs}
+    bad = any(_is_bad(problems) for problems in found.values())
+    if json_:
+        print_json({path: _problems_json(problems) for path, problems in found.items()})
+    else:
+        for path, problems in found.items():
+            for problem in problems:
+                print_message(str(problem))
+            if not _is_bad(problems):
+                print(f"{path}: good")
+    raise typer.Exit(ExitCode.BAD_SPEC if bad else ExitCode.DONE)
+
+
+def _is_bad(problems: Iterable[Problem]) -> bool:
+    return any(problem.severity == "error" for problem in problems)
+
+
+def _problems_json(problems: tuple[Problem, ...]) -> dict[str, Any]:
+    keys = ("line", "column", "field", "severity", "message", "help")
+    rows = [{key: getattr(problem, key) for key in keys} for problem in problems]
+    return {"ok": not _is_bad(problems), "problems": rows}
+
+
+def explain(spec: Spec, json_: Json = False) -> None:
+    """Show every effective value of a spec and where it came from.
+
+    Example: dpuforge explain spec/quickstart.yaml
+    """
+    from dpuforge.load.catalogue import load_catalogue
+    from dpuforge.load.project import load_project
+
+    loaded = load_project(spec, load_catalogue())
+    if json_:
+        print_json({key: {"value": o.value, "origin": o.origin, "source": o.source} for key, o in loaded.origins.items()})
+        return
+    rows = [(key, origin.value, origin.origin, origin.source) for key, origin in loaded.origins.items()]
+    print_table(str(spec), ("key", "value", "origin", "source"), rows)
+
+
+def generate(specs: Specs = None, out: Out = None, board: Boards = None) -> None:
+    """Write generated/<project>/ from each spec: one word per file.
+
+    Example: dpuforge generate spec/quickstart.yaml
+
+    All specs are rendered and parsed before the first file is written.
+    """
+    from dpuforge import pipeline
+
+    prepared = [pipeline.prepare_spec(path) for path in find_specs(specs)]
+    _refuse_twins(prepared)
+    for item in prepared:
+        _warn(item.loaded.warnings)
+        for change in pipeline.generate(item, out, tuple(board or ())):
+            print(f"{paint(change.change.value, 9)} {item.project.project}/{change.path}")
+
+
+def _refuse_twins(prepared: list[Any]) -> None:
+    """Raise UsageError where two specs would write the same folder."""
+    seen: dict[Path, str] = {}
+    for item in prepared:
+        other = seen.setdefault(item.generated(), item.project.spec.path)
+        if other != item.project.spec.path:
+            raise UsageError(f"{other} and {item.project.spec.path} are both project {item.project.project}")
+
+
+def _warn(problems: Iterable[Problem]) -> None:
+    for problem in problems:
+        print_message(str(problem))
+
+
+def check(specs: Specs = None, out: Out = None) -> None:
+    """Say whether generated/ is in step with the specs: exit code 0, or 1 with every file that is not.
+
+    Example: dpuforge check
+    """
+    from dpuforge import pipeline
+
+    drifted = 0
+    for item in [pipeline.prepare_spec(path) for path in find_specs(specs)]:
+        for change in pipeline.compare(item, out):
+            drifted += 1
+            where = f"{item.project.project}/{change.path}"
+            detail = f" ({change.detail})" if change.detail else ""
+            print(f"{_DRIFT[change.change.value]:<9} {where}{detail}")
+    if drifted:
+        print_message(f"{drifted} file(s) differ; `dpuforge diff` shows how, `dpuforge generate` brings them in step")
+        raise typer.Exit(ExitCode.DRIFT)
+
+
+_DRIFT = {"create": "missing", "update": "different", "prune": "extra"}
+
+
+def diff(specs: Specs = None, out: Out = None) -> None:
+    """Show what generate would change, as a unified diff; exit code 1 where there is anything.
+
+    Example: dpuforge diff spec/quickstart.yaml
+    """
+    from dpuforge import pipeline
+    from dpuforge.render.folder import format_diff
+
+    changed = False
+    for item in [pipeline.prepare_spec(path) for path in find_specs(specs)]:
+        changes = pipeline.compare(item, out)
+        changed = changed or bool(changes)
+        print(format_diff(changes, item.project.project), end="")
+    raise typer.Exit(ExitCode.DRIFT if changed else ExitCode.DONE)
+
+
+def plan(spec: Spec, toolchain: ToolchainName = None, json_: Json = False) -> None:
+    """Show which files would change and which stages are stale, and why; exit code 1 where anything is pending.
+
+    Example: dpuforge plan spec/quickstart.yaml
+    """
+    from dpuforge import pipeline, running
+
+    item = pipeline.prepare_spec(spec)
+    files = [{"path": change.path, "change": change.change.value} for change in pipeline.compare(item)]
+    stages = running.find_stale(item, toolchain or "")
+    if json_:
+        print_json({"project": item.project.project, "files": files, "stages": stages})
+    else:
+        for file in files:
+            print(f"{paint(file['change'], 9)} {item.project.project}/{file['path']}")
+        rows = [(row["stage"], row["why"] or "fresh", row["minutes"]) for row in stages]
+        print_table("", ("stage", "why it must run", "minutes, last time"), rows)
+    pending = bool(files) or any(row["why"] for row in stages)
+    raise typer.Exit(ExitCode.DRIFT if pending else ExitCode.DONE)
+
+
+def run(
+    spec: Spec,
+    toolchain: ToolchainName = None,
+    board: Boards = None,
+    start: Annotated[str, typer.Option("--from", help="Run again from this stage on.")] = "",
+    until: Annotated[str, typer.Option(help="Stop after this stage.")] = "",
+    jobs: Annotated[int, typer.Option(min=1, help="Boards to compile side by side.")] = 1,
+) -> None:
+    """Generate the scripts, then run every stage that is stale, and report.
+
+    Example: dpuforge run spec/quickstart.yaml
+
+    Stages: prepare, train, inspect, calibrate, evaluate, deploy, preflight, compile, report. They run in
+    build/<project>/, each with its log.txt and result.json. Ctrl-C stops cleanly; the next run goes on from there.
+    """
+    from dpuforge import running
+    from dpuforge.commands.progress import RunProgress
+    from dpuforge.execute.stages import Selection
+
+    request = running.Request(toolchain or "", tuple(board or ()), Selection(start, until), jobs)
+    document, failed = running.run_spec(spec, request, RunProgress)
+    _print_summary(document)
+    if failed is not None:
+        print_message(f"stage {failed.key} failed: {failed.reason}\nhelp: read {failed.log}")
+        raise typer.Exit(failed.exit_code)
+
+
+def _print_summary(document: dict[str, Any]) -> None:
+    metrics = document["metrics"]
+    if metrics["int8_accuracy"] is not None:
+        kind = "emulated int8" if document["emulated"] else "int8"
+        print(
+            f"{document['project']}: float {metrics['float_accuracy']:.2f} %, {kind} {metrics['int8_accuracy']:.2f} %, "
+            f"drop {metrics['accuracy_drop']:.2f} points on {metrics['test_images']} test images"
+        )
+    print(f"report: build/{document['project']}/report.html")
+
+
+def report(spec: Spec) -> None:
+    """Write report.json, report.md and report.html from the results in build/<project>/.
+
+    Example: dpuforge report spec/quickstart.yaml
+    """
+    from dpuforge import pipeline, running
+
+    _print_summary(running.report_spec(pipeline.prepare_spec(spec)))
+
+
+def schema() -> None:
+    """Print the JSON Schema of a spec, for editors.
+
+    Example: dpuforge schema > spec/schema/project.schema.json
+    """
+    from dpuforge.load.json_schema import project_json_schema
+
+    print_json(project_json_schema())
+

@@ -1,0 +1,108 @@
+"""Join the plan with execution: run the stale stages of a spec, say which are stale, report what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpuforge import pipeline
+from dpuforge.errors import ExitCode
+from dpuforge.execute.results import read_result
+from dpuforge.execute.staleness import describe_inputs, explain_staleness, hash_inputs
+from dpuforge.execute.stages import LOG, Folders, Observer, Selection, check_tools, run_stages, select_stages
+from dpuforge.execute.toolchain import ToolchainPlace, find_toolchain
+from dpuforge.load.catalogue import load_catalogue
+from dpuforge.plan.flow_contexts import find_image
+from dpuforge.records.result import StageResult, Status
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first stage that failed, and where its log is."""
+
+    key: str
+    reason: str
+    log: Path
+    exit_code: ExitCode = ExitCode.STAGE_FAILED
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked to run; toolchain "" means the spec's, boards () all of them."""
+
+    toolchain: str = ""
+    boards: tuple[str, ...] = ()
+    selection: Selection = Selection()
+    jobs: int = 1
+
+
+Watch = Callable[[int], AbstractContextManager[Observer]]
+
+
+def run_spec(path: Path, request: Request, watch: Watch) -> tuple[dict[str, Any], Failure | None]:
+    """Generate, run the stale stages, report; return the report's document and the failure, if there is one.
+
+    watch is given the number of stages and returns who observes them.
+    Raises SpecError, MissingToolError or UsageError before anything runs, and Interrupted on Ctrl-C.
+    """
+    item = pipeline.prepare_spec(path)
+    place = find_place(item, request.toolchain)
+    others = item.other_boards(request.boards)
+    selection = request.selection
+    planned = [stage for stage in item.plan.stages if not stage.board or stage.board not in others]
+    until_report = Selection(selection.start, "" if selection.until == "report" else selection.until)
+    chosen = select_stages(planned, until_report)
+    check_tools([stage for stage, _ in chosen], place)
+    pipeline.generate(item)
+    folders = Folders(item.root, item.generated(), item.build)
+    with watch(len(chosen)) as observer:
+        ended = run_stages(chosen, item.plan.stages, place, folders, observer, request.jobs)
+    failed = next((result for result in ended if result.status is Status.FAILED), None)
+    document = report_spec(item, place.name)
+    return document, _describe_failure(failed, item.build) if failed else None
+
+
+def _describe_failure(result: StageResult, build: Path) -> Failure:
+    key = f"{result.stage}/{result.board}" if result.board else result.stage
+    return Failure(key, result.reason, build / key / LOG)
+
+
+def find_place(item: pipeline.Prepared, toolchain: str) -> ToolchainPlace:
+    """Return where the project's scripts run; toolchain overrides the spec's."""
+    release = load_catalogue().releases[item.project.target.vitis_ai]
+    return find_toolchain(toolchain or item.project.run.toolchain.value, find_image(release))
+
+
+def read_results(item: pipeline.Prepared) -> dict[str, StageResult]:
+    """Return what the stages of a project left in build/, in the order of the plan."""
+    found = {stage.key: read_result(item.build / stage.key) for stage in item.plan.stages}
+    return {key: result for key, result in found.items() if result is not None}
+
+
+def report_spec(item: pipeline.Prepared, toolchain: str = "") -> dict[str, Any]:
+    """Write the report of whatever results there are and return its document."""
+    results = read_results(item)
+    made_by = [str(result.toolchain.get("name", "")) for result in results.values()]
+    name = toolchain or next(filter(None, reversed(made_by)), item.project.run.toolchain.value)
+    return pipeline.report(item, results, name)
+
+
+def find_stale(item: pipeline.Prepared, toolchain: str) -> list[dict[str, Any]]:
+    """Return one row per stage: its key, why it must run ("" where it need not or cannot), its minutes last time."""
+    place = find_place(item, toolchain)
+    results = read_results(item)
+    stale: dict[str, str] = {}
+    rows = []
+    for stage in item.plan.stages:
+        key = hash_inputs(describe_inputs(stage, place, item.generated(), item.root, results))
+        missing = any(place.find_tool(tool) is None for tool in stage.tools)
+        waits = [name for name in stage.needs if stale.get(name)]
+        why = explain_staleness(item.build / stage.key, key, item.root) or (f"after {waits[0]}" if waits else "")
+        stale[stage.key] = why = "" if missing else why
+        last = results.get(stage.key)
+        minutes = round(last.seconds / 60, 2) if last and last.seconds else None
+        rows.append({"stage": stage.key, "why": why, "minutes": minutes})
+    return rows
