@@ -14,13 +14,14 @@ from dpuforge.records.project import Project
 
 @dataclass(frozen=True)
 class CompileContext(HeaderContext):
-    """What boards/<BOARD>/compile.sh is rendered from."""
+    """What boards/<BOARD>/compile.sh is rendered from; registered says that the compiler prints the target's name."""
 
     project: str
     board: str
     release: str
     image: str
     target: str
+    registered: bool
     fingerprint: str
     net_name: str
     dpu_subgraphs: int
@@ -57,6 +58,7 @@ def make_compile_context(project: Project, target: BoardTarget, release: Release
         release=target.release,
         image=find_image(release),
         target=target.target,
+        registered="target" in target.arch_json,
         fingerprint=target.fingerprint_text or "unknown",
         net_name=project.target.net_name,
         dpu_subgraphs=project.target.dpu_subgraphs,
