@@ -134,20 +134,22 @@ def _geometry(node: Node) -> dict[str, Any]:
 def _pool(operator: Operator, node: Node) -> Operator:
     """A mean over height and width, and an adaptive pool to 1 x 1, are global pools: the input is the kernel."""
     attributes = node.attributes
-    size = operator.in_shapes[0][1:3] if operator.in_shapes and len(operator.in_shapes[0]) == 4 else ()
+    if not operator.in_shapes or len(operator.in_shapes[0]) != 4:
+        return replace(operator, kind=OpKind.OTHER)
+    size = (operator.in_shapes[0][1], operator.in_shapes[0][2])
     if "mean" in node.kind:
         dims = attributes.get("dim", node.call.args[1] if len(node.call.args) > 1 else node.call.kwargs.get("dim"))
-        whole = isinstance(dims, (tuple, list)) and sorted(int(d) % 4 for d in dims) == [2, 3] and bool(size)
+        whole = isinstance(dims, (tuple, list)) and sorted(int(d) % 4 for d in dims) == [2, 3]
         if not whole:
             return replace(operator, kind=OpKind.OTHER)
         return replace(operator, kernel=size, stride=size, is_global=True)
     if "output_size" in attributes:
-        if attributes["kernel"] is None or not size:
+        if attributes["kernel"] is None:
             return replace(operator, kind=OpKind.OTHER)
         sizes: dict[str, Any] = {"kernel": tuple(attributes["kernel"]), "stride": tuple(attributes["stride"])}
         return replace(operator, **sizes, is_global=tuple(attributes["kernel"]) == size)
     geometry = _geometry(node)
-    if not geometry or not size:
+    if not geometry:
         return replace(operator, kind=OpKind.OTHER)
     return replace(operator, **geometry, is_global=geometry["kernel"] == size and not any(geometry["pad"]))
 
