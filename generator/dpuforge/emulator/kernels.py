@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from enum import IntEnum
 
+import numpy as np
 import torch
 
 _INT32_LIMIT = 2.0**31
@@ -93,6 +94,12 @@ def first_fix_position(values: torch.Tensor, bits: int) -> float:
     if float(step) <= _SMALLEST_STEP:
         return _FIX_OF_ZERO
     return float(torch.floor(torch.log2(1.0 / step)))
+
+
+def square_root(values: torch.Tensor) -> torch.Tensor:
+    """Return the correctly rounded float32 square root (torch's vectorised one may be an ulp off)."""
+    roots = np.sqrt(values.detach().cpu().numpy())
+    return torch.from_numpy(np.asarray(roots)).to(values.device)
 
 
 def squared_error(values: torch.Tensor, bits: int, fix: int, rounding: Rounding) -> float:
