@@ -44,12 +44,19 @@ def exact_float(bound: int) -> type[np.floating[Any]]:
     return np.float32 if bound < _FLOAT32_EXACT else np.float64
 
 
+def check_window(shape: tuple[int, ...], window: Window) -> None:
+    """Raise FormatError unless every window lies on the padded image, and the image has an honest size."""
+    sizes = [shape[1 + i] + window.pad[2 * i] + window.pad[2 * i + 1] for i in (0, 1)]
+    if min(sizes) <= 0 or sizes[0] * sizes[1] * shape[3] > MAX_ELEMENTS:
+        raise FormatError(f"padding gives an image of {sizes[0]}x{sizes[1]}x{shape[3]}", "check the pads of the file")
+    reach = [(window.kernel[i] - 1) * window.dilation[i] + 1 for i in (0, 1)]
+    if reach[0] > sizes[0] or reach[1] > sizes[1]:
+        raise FormatError(f"a window of {reach} on an image of {sizes}", "check kernels and pads of the file")
+
+
 def pad_image(x: Array, pad: tuple[int, int, int, int], fill: float = 0) -> Array:
-    """Pad (N, H, W, C) by (top, bottom, left, right); negative pads crop. Raises FormatError beyond MAX_ELEMENTS."""
+    """Pad (N, H, W, C) by (top, bottom, left, right); negative pads crop."""
     top, bottom, left, right = pad
-    height, width = x.shape[1] + top + bottom, x.shape[2] + left + right
-    if height <= 0 or width <= 0 or height * width * x.shape[3] > MAX_ELEMENTS:
-        raise FormatError(f"padding gives an image of {height}x{width}x{x.shape[3]}", "check the pads of the file")
     x = x[:, max(-top, 0) : x.shape[1] - max(-bottom, 0), max(-left, 0) : x.shape[2] - max(-right, 0)]
     grow = [max(side, 0) for side in pad]
     if not any(grow):
@@ -58,11 +65,9 @@ def pad_image(x: Array, pad: tuple[int, int, int, int], fill: float = 0) -> Arra
 
 
 def windows(x: Array, window: Window) -> Array:
-    """Return a view (N, outH, outW, C, kh, kw) of every window of a padded image."""
+    """Return a view (N, outH, outW, C, kh, kw) of every window of a padded and checked image."""
     (kh, kw), (sh, sw), (dh, dw) = window.kernel, window.stride, window.dilation
     reach = ((kh - 1) * dh + 1, (kw - 1) * dw + 1)
-    if reach[0] > x.shape[1] or reach[1] > x.shape[2]:
-        raise FormatError(f"a window of {reach} on an image of {x.shape[1:3]}", "check kernels and pads of the file")
     view = sliding_window_view(x, reach, axis=(1, 2))
     return view[:, ::sh, ::sw, :, ::dh, ::dw]
 
@@ -72,6 +77,7 @@ def convolve(x: Array, weights: Array, window: Window, groups: int, bound: int, 
 
     Returns integers (N, outH, outW, O). The sums are exact in the float type chosen from `bound`.
     """
+    check_window(x.shape, window)
     dtype = exact_float(bound)
     torch = load_torch() if use_torch else None
     if torch is not None:
@@ -115,6 +121,7 @@ def _convolve_torch(torch: Any, x: Array, weights: Array, window: Window, groups
 
 def convolve_depthwise(x: Array, weights: Array, window: Window, bound: int, use_torch: bool) -> Array:
     """Correlate every channel with its own kernels (multiplier, kh, kw, C); output channel c * multiplier + m."""
+    check_window(x.shape, window)
     multiplier, kh, kw, channels = weights.shape
     if use_torch and load_torch() is not None:
         grouped = weights.transpose(3, 0, 1, 2).reshape(channels * multiplier, kh, kw, 1)
@@ -140,8 +147,9 @@ def insert_zeros(x: Array, stride: tuple[int, int]) -> Array:
 
 def pool(x: Array, window: Window, reduce: np.ufunc, fill: int) -> Array:
     """Reduce every window with `reduce` (np.maximum, np.add); the padding counts as `fill`."""
+    check_window(x.shape, window)
     view = windows(pad_image(x, window.pad, fill), window)
-    total = view[..., 0, 0].copy()
+    total: Array = view[..., 0, 0].copy()
     for row in range(window.kernel[0]):
         for column in range(window.kernel[1]):
             if row or column:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -27,17 +26,10 @@ from dpuforge.xmodel.fixed_point import (
     shift_left,
 )
 from dpuforge.xmodel.kernels import Window
-from dpuforge.xmodel.nouns import Kind, Op
+from dpuforge.xmodel.nouns import Op
+from dpuforge.xmodel.operands import Inputs, attribute, pair, single, vector, window_of
 
-Inputs = Mapping[str, tuple[Value, ...]]
 _CONST_TYPES = {"float32": "<f4", "float64": "<f8", "int32": "<i4", "int64": "<i8", "int8": "i1", "uint8": "u1"}
-_SCALARS: dict[str, tuple[Kind, ...]] = {
-    "int": (Kind.INT32, Kind.UINT32, Kind.INT64, Kind.UINT64),
-    "bool": (Kind.BOOL,),
-    "string": (Kind.STRING,),
-    "float": (Kind.FLOAT, Kind.DOUBLE),
-    "bytes": (Kind.BYTES,),
-}
 
 
 @dataclass
@@ -69,56 +61,6 @@ def run_op(machine: Machine, op: Op, inputs: Inputs) -> Value:
         found = list(value.data.shape)
         raise FormatError(f"op {op.name!r} gives a tensor of {found}, the file declares {list(op.dims)}")
     return value
-
-
-def attribute(op: Op, key: str, kind: str, default: Any = None) -> Any:
-    """Return a scalar attribute of the wanted kind. Raises FormatError where it is missing or of another kind."""
-    found = op.attrs.get(key)
-    if found is None and default is not None:
-        return default
-    if found is None or found.kind not in _SCALARS[kind]:
-        got = "nothing" if found is None else found.kind.value
-        raise FormatError(f"op {op.name!r}: attribute {key!r} must be of type {kind}, got {got}")
-    return found.value
-
-
-def vector(op: Op, key: str, length: int | None = None, smallest: float | None = None) -> tuple[Any, ...]:
-    """Return a vector attribute of `length` entries, none below `smallest`. Raises FormatError."""
-    found = op.attrs.get(key)
-    if found is None or not found.kind.is_vector or length not in (None, len(found.value)):
-        got = "nothing" if found is None else repr(found.value)[:80]
-        raise FormatError(f"op {op.name!r}: attribute {key!r} must be a list of {length or 'some'} numbers, got {got}")
-    if smallest is not None and min(found.value, default=smallest) < smallest:
-        raise FormatError(f"op {op.name!r}: attribute {key!r} must be at least {smallest}, got {found.value}")
-    return tuple(found.value)
-
-
-def single(op: Op, inputs: Inputs, arg: str = "input") -> Value:
-    """Return the one value of an argument. Raises FormatError where there are none or several."""
-    values = inputs.get(arg, ())
-    if len(values) != 1:
-        raise FormatError(f"op {op.name!r}: argument {arg!r} takes one input, got {len(values)}")
-    return values[0]
-
-
-def pair(op: Op, inputs: Inputs) -> tuple[Value, Value]:
-    """Return the two values of `input`. Raises FormatError otherwise."""
-    values = inputs.get("input", ())
-    if len(values) != 2:
-        raise FormatError(f"op {op.name!r} takes two inputs, got {len(values)}")
-    return values[0], values[1]
-
-
-def _window(op: Op) -> Window:
-    """Translate [w, h] pairs and [left, right, top, bottom] pads of the file."""
-    width, height = vector(op, "kernel", 2, 1)
-    stride = vector(op, "stride", 2, 1)
-    dilation = vector(op, "dilation", 2, 1) if "dilation" in op.attrs else (1, 1)
-    left, right, top, bottom = vector(op, "pad", 4)
-    mode = attribute(op, "pad_mode", "string", "FLOOR")
-    if mode not in ("FLOOR", "CEIL"):
-        raise FormatError(f"op {op.name!r}: pad_mode {mode!r} is not known", "known: FLOOR, CEIL")
-    return Window((height, width), stride[::-1], dilation[::-1], (top, bottom, left, right))
 
 
 def _four_dims(op: Op, value: Value) -> Array:
@@ -173,7 +115,7 @@ def _operands(op: Op, inputs: Inputs) -> tuple[Value, Value]:
 
 def _conv2d(machine: Machine, op: Op, inputs: Inputs) -> Value:
     x, weights = _operands(op, inputs)
-    window, groups = _window(op), attribute(op, "group", "int", 1)
+    window, groups = window_of(op), attribute(op, "group", "int", 1)
     shape = weights.data.shape
     if groups < 1 or shape[0] % groups or window.kernel != shape[1:3] or shape[3] * groups != x.data.shape[-1]:
         raise FormatError(f"op {op.name!r}: weights of {list(shape)} do not fit kernel, group or input")
@@ -184,7 +126,7 @@ def _conv2d(machine: Machine, op: Op, inputs: Inputs) -> Value:
 
 def _depthwise(machine: Machine, op: Op, inputs: Inputs) -> Value:
     x, weights = _operands(op, inputs)
-    window = _window(op)
+    window = window_of(op)
     if window.kernel != weights.data.shape[1:3] or weights.data.shape[3] != x.data.shape[-1]:
         raise FormatError(f"op {op.name!r}: weights of {list(weights.data.shape)} do not fit kernel or input")
     bound = _sums(machine, op, x, weights, (1, 2))
@@ -195,7 +137,7 @@ def _depthwise(machine: Machine, op: Op, inputs: Inputs) -> Value:
 def _transposed(machine: Machine, op: Op, inputs: Inputs) -> Value:
     """Correlate the spread input with the weights, which the file holds flipped; pads shrink the full result."""
     x, weights = _operands(op, inputs)
-    window, groups = _window(op), attribute(op, "group", "int", 1)
+    window, groups = window_of(op), attribute(op, "group", "int", 1)
     if window.kernel != weights.data.shape[1:3] or weights.data.shape[3] * groups != x.data.shape[-1]:
         raise FormatError(f"op {op.name!r}: weights of {list(weights.data.shape)} do not fit kernel or input")
     spread = kernels.insert_zeros(_four_dims(op, x), window.stride)
@@ -319,7 +261,7 @@ def _ceil_pad(op: Op, x: Array, window: Window) -> Window:
 
 
 def _pool_window(op: Op, x: Value) -> tuple[Array, Window]:
-    image, window = _four_dims(op, x), _window(op)
+    image, window = _four_dims(op, x), window_of(op)
     if attribute(op, "global", "bool", False):
         window = Window((image.shape[1], image.shape[2]), (1, 1))
     if len(op.dims) == 4 and attribute(op, "pad_mode", "string", "FLOOR") == "CEIL":

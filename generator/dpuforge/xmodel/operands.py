@@ -1,0 +1,70 @@
+"""Attributes and inputs of an op, checked: what the operators read from a file that anyone may have written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dpuforge.errors import FormatError
+from dpuforge.xmodel.fixed_point import Value
+from dpuforge.xmodel.kernels import Window
+from dpuforge.xmodel.nouns import Kind, Op
+
+Inputs = Mapping[str, tuple[Value, ...]]
+_SCALARS: dict[str, tuple[Kind, ...]] = {
+    "int": (Kind.INT32, Kind.UINT32, Kind.INT64, Kind.UINT64),
+    "bool": (Kind.BOOL,),
+    "string": (Kind.STRING,),
+    "float": (Kind.FLOAT, Kind.DOUBLE),
+    "bytes": (Kind.BYTES,),
+}
+
+
+def attribute(op: Op, key: str, kind: str, default: Any = None) -> Any:
+    """Return a scalar attribute of the wanted kind. Raises FormatError where it is missing or of another kind."""
+    found = op.attrs.get(key)
+    if found is None and default is not None:
+        return default
+    if found is None or found.kind not in _SCALARS[kind]:
+        got = "nothing" if found is None else found.kind.value
+        raise FormatError(f"op {op.name!r}: attribute {key!r} must be of type {kind}, got {got}")
+    return found.value
+
+
+def vector(op: Op, key: str, length: int | None = None, smallest: float | None = None) -> tuple[Any, ...]:
+    """Return a vector attribute of `length` entries, none below `smallest`. Raises FormatError."""
+    found = op.attrs.get(key)
+    if found is None or not found.kind.is_vector or length not in (None, len(found.value)):
+        got = "nothing" if found is None else repr(found.value)[:80]
+        raise FormatError(f"op {op.name!r}: attribute {key!r} must be a list of {length or 'some'} numbers, got {got}")
+    if smallest is not None and min(found.value, default=smallest) < smallest:
+        raise FormatError(f"op {op.name!r}: attribute {key!r} must be at least {smallest}, got {found.value}")
+    return tuple(found.value)
+
+
+def single(op: Op, inputs: Inputs, arg: str = "input") -> Value:
+    """Return the one value of an argument. Raises FormatError where there are none or several."""
+    values = inputs.get(arg, ())
+    if len(values) != 1:
+        raise FormatError(f"op {op.name!r}: argument {arg!r} takes one input, got {len(values)}")
+    return values[0]
+
+
+def pair(op: Op, inputs: Inputs) -> tuple[Value, Value]:
+    """Return the two values of `input`. Raises FormatError otherwise."""
+    values = inputs.get("input", ())
+    if len(values) != 2:
+        raise FormatError(f"op {op.name!r} takes two inputs, got {len(values)}")
+    return values[0], values[1]
+
+
+def window_of(op: Op) -> Window:
+    """Read the geometry of a convolution or pool: [w, h] pairs and [left, right, top, bottom] pads of the file."""
+    width, height = vector(op, "kernel", 2, 1)
+    stride = vector(op, "stride", 2, 1)
+    dilation = vector(op, "dilation", 2, 1) if "dilation" in op.attrs else (1, 1)
+    left, right, top, bottom = vector(op, "pad", 4)
+    mode = attribute(op, "pad_mode", "string", "FLOOR")
+    if mode not in ("FLOOR", "CEIL"):
+        raise FormatError(f"op {op.name!r}: pad_mode {mode!r} is not known", "known: FLOOR, CEIL")
+    return Window((height, width), stride[::-1], dilation[::-1], (top, bottom, left, right))
