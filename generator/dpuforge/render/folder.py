@@ -86,7 +86,7 @@ def write_folder(
         if change.change in (Change.CREATE, Change.UPDATE):
             _write_file(by_path[change.path], folder / change.path)
     for path in surplus:
-        (folder / path).unlink()
+        (folder / path).unlink(missing_ok=True)
     _remove_empty(folder)
     return changes
 

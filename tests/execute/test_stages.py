@@ -1,0 +1,245 @@
+"""Running planned stages: results, staleness, failures, interruption."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dpuforge.errors import MissingToolError, UsageError
+from dpuforge.execute.process import Interrupted, run_logged
+from dpuforge.execute.results import RESULT, read_result
+from dpuforge.execute.stages import LOG, Folders, Selection, check_tools, run_stages, select_stages
+from dpuforge.execute.toolchain import ToolchainPlace
+from dpuforge.records.plan import PlannedStage
+from dpuforge.records.result import StageResult, Status
+
+WRITES_OUTPUT = """
+    import pathlib, sys
+    build = pathlib.Path(sys.argv[sys.argv.index("--build") + 1])
+    (build / "one").mkdir(exist_ok=True)
+    (build / "one" / "made.txt").write_text("made")
+    print("hello")
+"""
+
+
+class Watcher:
+    """Remembers what it saw."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.ended: list[tuple[str, str, bool]] = []
+
+    def start(self, stage: str, why: str) -> None:
+        self.lines.append(f"start {stage}")
+
+    def line(self, stage: str, text: str) -> None:
+        self.lines.append(text)
+
+    def finish(self, stage: str, result: StageResult, fresh: bool) -> None:
+        self.ended.append((stage, result.status.value, fresh))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    """An empty project."""
+    (tmp_path / "generated").mkdir()
+    return Folders(tmp_path, tmp_path / "generated", tmp_path / "build")
+
+
+@pytest.fixture
+def place() -> ToolchainPlace:
+    """A toolchain that is this very Python."""
+    return ToolchainPlace("emulator", sys.executable, {"PATH": "/usr/bin:/bin"}, {"python": "3"})
+
+
+def write_script(folders: Folders, name: str, text: str) -> None:
+    (folders.scripts / name).write_text(textwrap.dedent(text))
+
+
+def stage(name: str, **changes: object) -> PlannedStage:
+    return replace(PlannedStage(name, "python", (f"{name}.py",), (f"{name}.py",)), **changes)
+
+
+def run(stages: list[PlannedStage], place: ToolchainPlace, folders: Folders) -> tuple[tuple[StageResult, ...], Watcher]:
+    watcher = Watcher()
+    results = run_stages([(item, False) for item in stages], stages, place, folders, watcher)
+    return results, watcher
+
+
+def test_a_stage_leaves_a_result_and_its_log(folders: Folders, place: ToolchainPlace) -> None:
+    """A script that writes no result.json of its own gets one, with the digests of what it made."""
+    write_script(folders, "one.py", WRITES_OUTPUT)
+    (result,), watcher = run([stage("one")], place, folders)
+    assert result.status is Status.DONE
+    assert list(result.outputs) == ["build/one/made.txt"]
+    assert "hello" in watcher.lines
+    assert (folders.build / "one" / LOG).read_text() == "hello\n"
+    assert read_result(folders.build / "one") == result
+
+
+def test_a_fresh_stage_does_not_run_again(folders: Folders, place: ToolchainPlace) -> None:
+    """The second run finds the first one's result and runs nothing."""
+    write_script(folders, "one.py", WRITES_OUTPUT)
+    run([stage("one")], place, folders)
+    _, watcher = run([stage("one")], place, folders)
+    assert watcher.ended == [("one", "done", True)]
+    assert watcher.lines == []
+
+
+@pytest.mark.parametrize("change", ["script", "output", "lost", "toolchain"])
+def test_whatever_decides_a_stage_makes_it_stale(folders: Folders, place: ToolchainPlace, change: str) -> None:
+    """A changed script, a changed or lost output and another toolchain version each lead to a new run."""
+    write_script(folders, "one.py", WRITES_OUTPUT)
+    one = stage("one", uses_toolchain=True)
+    run([one], place, folders)
+    if change == "script":
+        write_script(folders, "one.py", WRITES_OUTPUT + "    # changed\n")
+    elif change == "output":
+        (folders.build / "one" / "made.txt").write_text("tampered")
+    elif change == "lost":
+        (folders.build / "one" / "made.txt").unlink()
+    else:
+        place = replace(place, versions={"python": "4"})
+    _, watcher = run([one], place, folders)
+    assert watcher.ended == [("one", "done", False)]
+
+
+def test_a_changed_output_makes_the_stages_after_it_stale(folders: Folders, place: ToolchainPlace) -> None:
+    """A stage runs again exactly when the outputs of a stage it needs have changed."""
+    write_script(folders, "one.py", WRITES_OUTPUT)
+    write_script(folders, "two.py", "print('two')")
+    stages = [stage("one"), stage("two", needs=("one",))]
+    run(stages, place, folders)
+    write_script(folders, "one.py", WRITES_OUTPUT + "    # same output\n")
+    assert run(stages, place, folders)[1].ended == [("one", "done", False), ("two", "done", True)]
+    write_script(folders, "one.py", WRITES_OUTPUT.replace('"made")', '"other")'))
+    assert run(stages, place, folders)[1].ended == [("one", "done", False), ("two", "done", False)]
+
+
+def test_a_failure_stops_the_run_and_names_the_last_line(folders: Folders, place: ToolchainPlace) -> None:
+    """A script that dies fails its stage with its last words, and nothing runs after it."""
+    write_script(folders, "one.py", "raise SystemExit('no data here')")
+    write_script(folders, "two.py", "print('two')")
+    results, watcher = run([stage("one"), stage("two")], place, folders)
+    assert [result.status for result in results] == [Status.FAILED]
+    assert "no data here" in results[0].reason
+    assert watcher.ended == [("one", "failed", False)]
+
+
+def test_an_error_in_the_log_outweighs_exit_code_0(folders: Folders, place: ToolchainPlace) -> None:
+    """The quantizer logs errors and exits 0; the stage fails with its code and the remedy."""
+    line = "[VAIQ_ERROR][QUANTIZER_TORCH_XMODEL_BATCHSIZE]: Batch size must be 1 when exporting xmodel."
+    write_script(folders, "one.py", f"print('\\x1b[0;31m{line}\\x1b[0m')")
+    (result,), _ = run([stage("one", uses_toolchain=True)], place, folders)
+    assert result.status is Status.FAILED
+    assert "QUANTIZER_TORCH_XMODEL_BATCHSIZE" in result.reason
+    assert "batch size 1" in result.reason
+
+
+def test_a_script_that_says_done_and_exits_1_has_failed(folders: Folders, place: ToolchainPlace) -> None:
+    """result.json alone proves nothing: the exit code counts as well."""
+    write_script(
+        folders,
+        "one.py",
+        """
+        import json, pathlib
+        pathlib.Path("one/result.json").write_text(json.dumps({"stage": "one", "status": "done"}))
+        raise SystemExit(1)
+        """,
+    )
+    (result,), _ = run([stage("one")], place, folders)
+    assert result.status is Status.FAILED
+
+
+def test_a_missing_tool_skips_the_stage_under_the_emulator(folders: Folders, place: ToolchainPlace) -> None:
+    """Without vai_c_xir nothing is compiled, and the result says so."""
+    (result,), _ = run([stage("compile", runner="bash", tools=("vai_c_xir",))], place, folders)
+    assert result.status is Status.SKIPPED
+    assert "vai_c_xir" in result.reason
+
+
+def test_a_missing_tool_stops_the_native_toolchain_before_anything_runs(place: ToolchainPlace) -> None:
+    """Natively a missing compiler is found before training, not after it."""
+    with pytest.raises(MissingToolError, match="vai_c_xir"):
+        check_tools([stage("compile", tools=("vai_c_xir",))], replace(place, name="native"))
+
+
+def test_boards_run_side_by_side(folders: Folders, place: ToolchainPlace) -> None:
+    """Two boards that each wait for the other end only when they run at the same time."""
+    write_script(
+        folders,
+        "wait.py",
+        """
+        import pathlib, sys, time
+        me, other = sys.argv[1:3]
+        pathlib.Path(me).write_text("")
+        end = time.monotonic() + 20
+        while not pathlib.Path(other).exists():
+            if time.monotonic() > end: raise SystemExit("alone")
+            time.sleep(0.02)
+        """,
+    )
+    stages = [
+        stage("compile", argv=("wait.py", "a", "b"), board="A"),
+        stage("compile", argv=("wait.py", "b", "a"), board="B"),
+    ]
+    results = run_stages([(item, False) for item in stages], stages, place, folders, Watcher(), jobs=2)
+    assert [(result.board, result.status) for result in results] == [("A", Status.DONE), ("B", Status.DONE)]
+
+
+def test_selection_runs_from_and_until(folders: Folders) -> None:
+    """--from forces what it names, --until ends there, unknown names list the known ones."""
+    stages = [stage("one"), stage("two"), stage("three")]
+    chosen = select_stages(stages, Selection("two", "three"))
+    assert [(item.name, forced) for item, forced in chosen] == [("two", True), ("three", True)]
+    with pytest.raises(UsageError, match="no stage is called four"):
+        select_stages(stages, Selection("four"))
+    with pytest.raises(UsageError, match="comes after"):
+        select_stages(stages, Selection("three", "one"))
+
+
+def test_a_stop_ends_the_child_and_what_it_started(tmp_path: Path) -> None:
+    """An interrupted stage leaves no process behind, even one that ignores interrupts."""
+    pidfile = tmp_path / "pid"
+    script = f"""
+import subprocess, sys, pathlib, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+pathlib.Path({str(pidfile)!r}).write_text(str(child.pid))
+print("ready", flush=True)
+time.sleep(60)
+"""
+    stop = threading.Event()
+    show = lambda text: stop.set() if text == "ready" else None  # noqa: E731
+    with pytest.raises(Interrupted):
+        run_logged([sys.executable, "-c", script], tmp_path, {}, tmp_path / "log", show, stop)
+    stat = Path(f"/proc/{pidfile.read_text()}/stat")
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+def test_a_progress_bar_shows_every_state_and_logs_the_last(tmp_path: Path) -> None:
+    """Carriage returns redraw a line on the screen and do not fill the log."""
+    seen: list[str] = []
+    code = "import sys; sys.stdout.write('10%\\r50%\\r100%\\ndone\\n')"
+    run_logged([sys.executable, "-c", code], tmp_path, {}, tmp_path / "log", seen.append, threading.Event())
+    assert seen == ["10%", "50%", "100%", "done"]
+    assert (tmp_path / "log").read_text() == "100%\ndone\n"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"stage": 1}', '{"stage": "x", "status": "odd"}'])
+def test_a_broken_result_counts_as_none(tmp_path: Path, text: str) -> None:
+    """Half a result.json, or a strange one, is as good as none."""
+    (tmp_path / RESULT).write_text(text)
+    assert read_result(tmp_path) is None
+
+
+def test_a_result_survives_the_round_trip(tmp_path: Path) -> None:
+    """What is written is what is read."""
+    result = StageResult("evaluate", Status.DONE, metrics={"float_accuracy": 97.5}, outputs={"a": "b"}, key="k")
+    (tmp_path / RESULT).write_text(json.dumps(result.to_json()))
+    assert read_result(tmp_path) == result
