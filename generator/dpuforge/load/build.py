@@ -1,0 +1,147 @@
+"""Last step of load: a filled and checked spec becomes the Project noun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dpuforge.load.quantization import to_quant_json
+from dpuforge.load.rules import read_class_names
+from dpuforge.records.project import (
+    BoardChoice,
+    Calibration,
+    Classes,
+    Data,
+    EarlyStopping,
+    FastFinetune,
+    Freeze,
+    FrozenLayers,
+    InputSize,
+    Method,
+    Model,
+    Optimizer,
+    Preprocess,
+    Project,
+    Quantization,
+    Run,
+    Scheduler,
+    SourceFile,
+    Target,
+    Teacher,
+    Toolchain,
+    Train,
+    Transfer,
+)
+
+Spec = Mapping[str, Any]
+
+
+def build_project(spec: Spec, root: Path, files: tuple[SourceFile, ...]) -> Project:
+    """Return the project of a filled spec without mistakes; files are the spec and its bases, the spec first."""
+    return Project(
+        spec_version=spec["spec_version"],
+        project=spec["project"],
+        description=spec["description"],
+        model=_build_model(spec["model"]),
+        classes=_build_classes(spec["classes"], root),
+        data=_build_data(spec["data"]),
+        transfer=_build_transfer(spec["transfer"]),
+        train=_build_train(spec["train"]),
+        quantization=_build_quantization(spec["quantization"]),
+        target=_build_target(spec["target"]),
+        run=Run(Toolchain(spec["run"]["toolchain"])),
+        spec=files[0],
+        bases=files[1:],
+    )
+
+
+def _build_model(spec: Spec) -> Model:
+    return Model(spec["backbone"], spec["weights"], InputSize(**spec["input"]))
+
+
+def _build_classes(value: int | str | list[str], root: Path) -> Classes:
+    if isinstance(value, int):
+        return Classes(value)
+    names = tuple(value) if isinstance(value, list) else read_class_names(root / value)
+    return Classes(len(names), names, None if isinstance(value, list) else value)
+
+
+def _build_data(spec: Spec) -> Data:
+    return Data(
+        train=spec["train"],
+        validation=spec["validation"],
+        test=spec["test"],
+        source=spec["source"],
+        preprocess=_build_preprocess(spec["preprocess"]),
+        augment=tuple(spec["augment"]),
+    )
+
+
+def _build_preprocess(spec: Spec) -> Preprocess:
+    resize, crop = spec["resize"], spec["crop"]
+    return Preprocess(
+        resize=(resize[0], resize[1]) if isinstance(resize, list) else resize,
+        crop=(crop, crop) if isinstance(crop, int) else (crop[0], crop[1]) if crop is not None else None,
+        mean=_build_channels(spec["mean"]),
+        std=_build_channels(spec["std"]),
+        color=spec["color"],
+    )
+
+
+def _build_channels(values: list[float]) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
+def _build_transfer(spec: Spec) -> Transfer:
+    freeze, teacher = spec["freeze"], spec["teacher"]
+    return Transfer(
+        Method(spec["method"]),
+        Freeze(_build_layers(freeze["layers"]), freeze["batchnorm"]),
+        None if teacher is None else Teacher(**_real(teacher, "temperature", "alpha")),
+    )
+
+
+def _build_layers(value: str | Spec) -> FrozenLayers:
+    if isinstance(value, str):
+        return FrozenLayers(value)
+    if "until" in value:
+        return FrozenLayers("until", until=value["until"])
+    return FrozenLayers("match", match=tuple(value["match"]))
+
+
+def _build_train(spec: Spec) -> Train:
+    stopping = spec["early_stopping"]
+    return Train(
+        epochs=spec["epochs"],
+        batch_size=spec["batch_size"],
+        optimizer=Optimizer(**_real(spec["optimizer"], "lr", "weight_decay", "momentum")),
+        scheduler=Scheduler(**_real(spec["scheduler"], "gamma")),
+        seed=spec["seed"],
+        early_stopping=None if stopping is None else EarlyStopping(**stopping),
+        workers=spec["workers"],
+        device=spec["device"],
+    )
+
+
+def _build_quantization(spec: Spec) -> Quantization:
+    calibration = spec["calibration"]
+    fields = dict(spec) | {
+        "quantizable_data_type": tuple(spec["quantizable_data_type"]),
+        "layers": tuple(spec["layers"]),
+        "calibration": Calibration(calibration["images"], calibration["batch_size"], calibration["from"]),
+        "fast_finetune": FastFinetune(**spec["fast_finetune"]),
+        "int8_config": to_quant_json(spec),
+    }
+    return Quantization(**_real(fields, "max_accuracy_drop"))
+
+
+def _build_target(spec: Spec) -> Target:
+    choices = tuple(BoardChoice(entry) if isinstance(entry, str) else BoardChoice(**entry) for entry in spec["boards"])
+    return Target(spec["vitis_ai"], choices, spec["dpu_subgraphs"], spec["net_name"])
+
+
+def _real(spec: Spec, *keys: str) -> dict[str, Any]:
+    """Return the block with the named keys as floats: a user may write 1 for 1.0."""
+    return {key: float(value) if key in keys else value for key, value in spec.items()}

@@ -1,0 +1,117 @@
+"""Reads a spec and the files its `base` names, and lays them over one another; every value keeps its place."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+from dpuforge.errors import UserError
+from dpuforge.load.findings import Finding, Path, Place, show_value
+from dpuforge.load.text import Document, read_document
+
+MAX_BASES = 32
+
+
+@dataclass
+class Sources:
+    """A spec with everything underneath it: merged values, their places, and the files that were read, spec first.
+
+    files maps each path as shown to its SHA-256; reads counts every reading, which bounds includes of includes.
+    """
+
+    value: dict[str, Any] = field(default_factory=dict)
+    places: dict[Path, Place] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    reads: int = 0
+
+
+def read_sources(path: FilePath) -> Sources:
+    """Read a spec and its bases; raise UserError where path is no file that can be read."""
+    sources = Sources()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or "it cannot be read"
+        raise UserError(f"{path}: {reason}", "name a spec that exists; `dpuforge init` writes one") from None
+    shown = str(path)
+    _read(content, shown, (os.path.realpath(path),), sources)
+    return sources
+
+
+def _read(content: bytes, shown: str, chain: tuple[str, ...], sources: Sources) -> None:
+    """Lay one file over what `sources` holds, after the files that it names as base; chain leads from the spec here."""
+    sources.reads += 1
+    sources.files[shown] = hashlib.sha256(content).hexdigest()
+    document = read_document(content, shown)
+    sources.findings += document.findings
+    for path, name in _iterate_bases(document):
+        _read_base(name, document.places[path], shown, chain, sources)
+    # The place of `base` itself is the one in the spec: bases of bases are read where they stand.
+    if len(chain) > 1:
+        document.value.pop("base", None)
+    _overlay(sources.value, document.value, (), document, sources)
+    sources.places[()] = document.places.get((), Place(shown, 1, 1))
+
+
+def _iterate_bases(document: Document) -> Iterator[tuple[Path, str]]:
+    bases = document.value.get("base", [])
+    for index, name in enumerate(bases if isinstance(bases, list) else []):
+        if isinstance(name, str):
+            yield ("base", index), name
+
+
+def _read_base(name: str, place: Place, shown: str, chain: tuple[str, ...], sources: Sources) -> None:
+    base = os.path.normpath(os.path.join(os.path.dirname(shown), name))
+    real = os.path.realpath(base) if "\0" not in base else base
+    complaint = _refuse_base(real, chain, sources)
+    if complaint:
+        message, remedy = complaint
+        sources.findings.append(Finding(("base",), f"{message}, got {show_value(name)}", remedy, place=place))
+        return
+    try:
+        content = FilePath(base).read_bytes()
+    except (OSError, ValueError) as error:
+        what = f"the base file cannot be read ({getattr(error, 'strerror', '') or error}), got {show_value(name)}"
+        remedy = "paths are relative to the file that names them"
+        sources.findings.append(Finding(("base",), what, remedy, place=place))
+        return
+    _read(content, base, (*chain, real), sources)
+
+
+def _refuse_base(real: str, chain: tuple[str, ...], sources: Sources) -> tuple[str, str] | None:
+    if real in chain:
+        return "the files include one another in a circle", "remove one of the base entries"
+    if sources.reads > MAX_BASES:
+        return f"more than {MAX_BASES} files are included", "merge some of them"
+    return None
+
+
+def _overlay(under: dict[str, Any], over: dict[str, Any], path: Path, document: Document, sources: Sources) -> None:
+    """Merge `over` into `under` in place: maps merge, everything else replaces."""
+    for key, value in over.items():
+        where = (*path, key)
+        if isinstance(value, dict) and isinstance(under.get(key), dict):
+            sources.places[where] = document.places[where]
+            _overlay(under[key], value, where, document, sources)
+            continue
+        _forget(where, sources.places)
+        under[key] = value
+        _remember(value, where, document, sources)
+
+
+def _remember(value: Any, path: Path, document: Document, sources: Sources) -> None:
+    if path in document.places:
+        sources.places[path] = document.places[path]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        _remember(item, (*path, key), document, sources)
+
+
+def _forget(path: Path, places: dict[Path, Place]) -> None:
+    for known in [known for known in places if known[: len(path)] == path]:
+        del places[known]

@@ -1,0 +1,118 @@
+"""READ FIRST of load: text, schema, defaults, rules, Project; all mistakes of a spec at once, each at its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path as FilePath
+from typing import Any
+
+from dpuforge.errors import Problem, SpecError
+from dpuforge.load.build import build_project
+from dpuforge.load.catalogue import load_catalogue
+from dpuforge.load.defaults import fill_defaults
+from dpuforge.load.explain import Origin, format_path, trace_origins
+from dpuforge.load.findings import Finding, Path, Place
+from dpuforge.load.merge import Sources, read_sources
+from dpuforge.load.rules import Context, check_rules
+from dpuforge.load.schema import check_schema
+from dpuforge.paths import find_root
+from dpuforge.records.hardware import Catalogue
+from dpuforge.records.project import Project, SourceFile
+
+
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A spec without mistakes: the project, what to be told about it, and the origin of each value by dotted key."""
+
+    project: Project
+    warnings: tuple[Problem, ...]
+    origins: Mapping[str, Origin]
+
+
+@dataclass(frozen=True)
+class _Checked:
+    sources: Sources
+    spec: dict[str, Any]
+    defaults: dict[Path, str]
+    problems: tuple[Problem, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+
+def load_project(path: FilePath, catalogue: Catalogue | None = None) -> LoadedSpec:
+    """Read one spec with its bases and return the project.
+
+    catalogue is the known hardware (default: the shipped one). Raise SpecError with every mistake and warning, sorted,
+    where there is a mistake; UserError where path cannot be read.
+    """
+    checked = _check(path, catalogue)
+    if checked.errors:
+        raise SpecError(checked.problems)
+    root = find_root(path)
+    files = tuple(_name_file(shown, sha256, root) for shown, sha256 in checked.sources.files.items())
+    project = build_project(checked.spec, root, files)
+    origins = trace_origins(checked.spec, checked.sources.places, checked.defaults, str(path))
+    return LoadedSpec(project, checked.problems, origins)
+
+
+def validate_file(path: FilePath, catalogue: Catalogue | None = None) -> tuple[Problem, ...]:
+    """Return the mistakes and warnings of one spec, sorted by place; raise UserError where path cannot be read."""
+    return _check(path, catalogue).problems
+
+
+@cache
+def _shipped_catalogue() -> Catalogue:
+    return load_catalogue()
+
+
+def _check(path: FilePath, catalogue: Catalogue | None) -> _Checked:
+    sources = read_sources(path)
+    findings = list(sources.findings)
+    spec, defaults = fill_defaults(sources.value)
+    if sources.value:
+        findings += _without_repeats(check_schema(sources.value), findings)
+        context = Context(spec, catalogue or _shipped_catalogue(), find_root(path), frozenset(sources.places))
+        findings += check_rules(context, findings)
+    problems = {_locate(finding, sources.places) for finding in findings}
+    return _Checked(sources, spec, defaults, tuple(sorted(problems)))
+
+
+def _without_repeats(found: Iterable[Finding], known: list[Finding]) -> list[Finding]:
+    """Leave out what the schema says about values that are wrong as YAML already: one mistake, one message."""
+    said = {finding.path for finding in known if finding.path}
+    return [finding for finding in found if finding.path not in said]
+
+
+def _locate(finding: Finding, places: Mapping[Path, Place]) -> Problem:
+    place, exact = _find_place(finding, places)
+    line, column = place.key if finding.at_key and exact else (place.line, place.column)
+    if not exact and finding.path:
+        line, column = place.key
+    field = format_path(finding.path) or "(file)"
+    return Problem(
+        place.file, line, column, field, _one_line(finding.message), _one_line(finding.help), finding.severity
+    )
+
+
+def _find_place(finding: Finding, places: Mapping[Path, Place]) -> tuple[Place, bool]:
+    """Return the place of a finding, or that of the nearest key above it."""
+    if finding.place is not None:
+        return finding.place, True
+    for length in range(len(finding.path), -1, -1):
+        place = places.get(finding.path[:length])
+        if place is not None:
+            return place, length == len(finding.path)
+    return Place("", 1, 1), False
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _name_file(shown: str, sha256: str, root: FilePath) -> SourceFile:
+    return SourceFile(FilePath(os.path.relpath(os.path.realpath(shown), root)).as_posix(), sha256)
