@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dpuforge.errors import UsageError
-from dpuforge.load.catalogue import load_catalogue, resolve_board
+from dpuforge.load.catalogue import load_catalogue
 from dpuforge.load.project import LoadedSpec, load_project
+from dpuforge.load.resolve_board import resolve_board
 from dpuforge.paths import find_root
 from dpuforge.plan.plan import make_plan
 from dpuforge.records.files import Change, FileChange, RenderedFile

@@ -79,3 +79,23 @@ def _release_row(release: Any, catalogue: Any) -> dict[str, Any]:
         "boards": served,
         "source": release.source,
     }
+
+
+def backbones(json_: Json = False) -> None:
+    """Show the torchvision backbones a spec may name, their input size and weights.
+
+    Example: dpuforge backbones
+    """
+    raise UsageError("to be wired")
+
+
+def estimate(
+    what: Annotated[Path, typer.Argument(help="A spec, or an .xmodel file.")],
+    board: Annotated[str, typer.Option(help="The board.")] = "",
+    json_: Json = False,
+) -> None:
+    """Predict DPU/CPU partition, subgraphs, workload, latency and frames per second, with a band.
+
+    Example: dpuforge estimate spec/quickstart.yaml --board KV260
+    """
+    raise UsageError("to be wired")

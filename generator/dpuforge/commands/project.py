@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,10 +76,10 @@ def explain(spec: Spec, json_: Json = False) -> None:
 
     loaded = load_project(spec, load_catalogue())
     if json_:
-        print_json({key: {"value": o.value, "origin": o.origin, "source": o.source} for key, o in loaded.origins.items()})
+        print_json({key: asdict(origin) for key, origin in loaded.origins.items()})
         return
-    rows = [(key, origin.value, origin.origin, origin.source) for key, origin in loaded.origins.items()]
-    print_table(str(spec), ("key", "value", "origin", "source"), rows)
+    rows = [(key, origin.value, origin.kind, origin.where or origin.why) for key, origin in loaded.origins.items()]
+    print_table(str(spec), ("key", "value", "origin", "where, or why"), rows)
 
 
 def generate(specs: Specs = None, out: Out = None, board: Boards = None) -> None:

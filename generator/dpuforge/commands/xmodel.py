@@ -62,7 +62,7 @@ def run(
     print_message("emulation: dpuforge executes the integers of the xmodel; no DPU is used")
     with Progress(console=make_console(), transient=True) as bar:
         task = bar.add_task("images", total=len(images) if images.ndim else 0)
-        result = run_xmodel(graph, images, batch_size=batch, progress=lambda done: bar.update(task, completed=done))
+        result = run_xmodel(graph, images, batch_size=batch, progress=lambda done, _: bar.update(task, completed=done))
     _save_array(output, result)
     print_message(f"{output}: {result.shape} {result.dtype}")
 

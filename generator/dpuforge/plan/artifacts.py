@@ -14,10 +14,10 @@ from dpuforge.records.project import Project
 
 @dataclass(frozen=True)
 class Artifact:
-    """One row: a file made from the template of the same path with a context, once a project."""
+    """One row: a file made once a project, from the template of the same path and a context."""
 
     path: str
-    make_context: Callable[[Project], Any]
+    make_context: Callable[[Project, Sequence[BoardTarget]], Any]
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,23 @@ class BoardArtifact:
     executable: bool = False
 
 
+def _of_project(make: Callable[[Project], Any]) -> Callable[[Project, Sequence[BoardTarget]], Any]:
+    """Adapt a context that depends on the project alone."""
+    return lambda project, targets: make(project)
+
+
 # fmt: off
 ARTIFACTS = (
-    Artifact("results.py",       contexts.make_results_context),
-    Artifact("preprocess.py",    contexts.make_preprocess_context),
-    Artifact("data.py",          contexts.make_data_context),
-    Artifact("model.py",         contexts.make_model_context),
-    Artifact("prepare.py",       contexts.make_prepare_context),
-    Artifact("train.py",         contexts.make_train_context),
+    Artifact("results.py",       _of_project(contexts.make_results_context)),
+    Artifact("preprocess.py",    _of_project(contexts.make_preprocess_context)),
+    Artifact("data.py",          _of_project(contexts.make_data_context)),
+    Artifact("model.py",         _of_project(contexts.make_model_context)),
+    Artifact("prepare.py",       _of_project(contexts.make_prepare_context)),
+    Artifact("train.py",         _of_project(contexts.make_train_context)),
+    Artifact("inspect_model.py", contexts.make_inspect_context),
+    Artifact("quantize.py",      _of_project(contexts.make_quantize_context)),
+    Artifact("evaluate.py",      _of_project(contexts.make_evaluate_context)),
+    Artifact("Snakefile",        flow_contexts.make_snakefile_context),
 )
 
 BOARD_ARTIFACTS = (
@@ -48,11 +57,8 @@ BOARD_ARTIFACTS = (
 def plan_files(project: Project, targets: Sequence[BoardTarget], release: Release) -> tuple[PlannedFile, ...]:
     """Return every file that a project leads to, manifest.json excepted: it is made from the rendered others."""
     return (
-        *(PlannedFile(row.path, f"{row.path}.j2", row.make_context(project)) for row in ARTIFACTS),
+        *(PlannedFile(row.path, f"{row.path}.j2", row.make_context(project, targets)) for row in ARTIFACTS),
         PlannedFile("int8_config.json", document=project.quantization.int8_config),
-        PlannedFile(
-            "Snakefile", "Snakefile.j2", flow_contexts.make_snakefile_context(project, [t.board for t in targets])
-        ),
         *(file for target in targets for file in _plan_board(project, target, release)),
     )
 

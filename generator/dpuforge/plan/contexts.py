@@ -1,4 +1,4 @@
-"""One frozen context per generated Python file: every value its template prints, computed here, so that templates never do."""
+"""One frozen context per generated Python file: every value its template prints, computed before rendering."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def classify_weights(weights: str) -> str:
     """Return where weights come from: "none", "published" (a torchvision or timm name) or "file"."""
     if weights.lower() == "none":
         return "none"
-    return "published" if _ENUM_NAME.fullmatch(weights) or "." not in weights and "/" not in weights else "file"
+    return "published" if _ENUM_NAME.fullmatch(weights) or ("." not in weights and "/" not in weights) else "file"
 
 
 def _name_weights(weights: str) -> str | None:

@@ -71,8 +71,9 @@ def find_image(release: Release) -> str:
     return ranked[0].image if ranked else f"of release {release.name} (no image is known)"
 
 
-def make_snakefile_context(project: Project, boards: Sequence[str]) -> SnakefileContext:
+def make_snakefile_context(project: Project, targets: Sequence[BoardTarget]) -> SnakefileContext:
     """Return the context of the Snakefile: one rule per generated script that a stage runs."""
+    boards = [target.board for target in targets]
     stages = [stage for stage in plan_stages(project, "", boards) if stage.runner != "dpuforge"]
     rules = tuple(_make_rule(stage, project) for stage in stages)
     is_compiled = {rule.output: bool(stage.tools) for stage, rule in zip(stages, rules, strict=True)}
