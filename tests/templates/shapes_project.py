@@ -6,17 +6,23 @@ import json
 import os
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
-
 from dpuforge.plan import contexts
 from dpuforge.records import project as records
+from dpuforge.records.hardware import BoardTarget
 from dpuforge.render.environment import make_environment
 from dpuforge.render.render import tidy_text
+from PIL import Image
 
+NOTHING_FROZEN = records.FrozenLayers("none")
+HERE = Path(__file__).resolve().parent
+TARGETS = (
+    BoardTarget("KV260", "3.0", "DPUCZDX8G_ISA1_B4096", "DPUCZDX8G", 0x101000056010407, {}, "B4096", True, "", ""),
+)
 MAKERS = {
     "results.py": contexts.make_results_context,
     "preprocess.py": contexts.make_preprocess_context,
@@ -24,6 +30,9 @@ MAKERS = {
     "prepare.py": contexts.make_prepare_context,
     "model.py": contexts.make_model_context,
     "train.py": contexts.make_train_context,
+    "quantize.py": contexts.make_quantize_context,
+    "evaluate.py": contexts.make_evaluate_context,
+    "inspect_model.py": lambda project: contexts.make_inspect_context(project, TARGETS),
 }
 
 
@@ -42,6 +51,7 @@ def write_scripts(project: records.Project, root: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in render_scripts(project).items():
         (folder / name).write_text(text, encoding="utf-8")
+    (folder / "int8_config.json").write_text(json.dumps(project.quantization.int8_config), encoding="utf-8")
     return folder
 
 
@@ -60,17 +70,46 @@ def write_stripes(root: Path, counts: dict[str, int] | None = None, side: int = 
                 Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(folder / f"{number:02d}.png")
 
 
-def run_script(root: Path, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a generated script of the project shapes as a user would, with one thread."""
-    script = root / "generated" / "shapes" / name
-    return subprocess.run(
-        [sys.executable, str(script), *arguments],
-        capture_output=True,
+class Ran(NamedTuple):
+    """How a script ended and all it printed."""
+
+    status: int
+    output: str
+
+
+@lru_cache(maxsize=1)
+def start_zygote() -> subprocess.Popen[str]:
+    """Start the process that forks for every script, with one thread."""
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "shapes_zygote.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        timeout=300,
-        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+def stop_zygote() -> None:
+    """End the process that forks for every script."""
+    zygote = start_zygote()
+    zygote.communicate()
+
+
+def run_script(root: Path, name: str, *arguments: str, **environment: str) -> Ran:
+    """Run a generated script of the project shapes as a user would, and return its exit status and output."""
+    zygote, output = start_zygote(), root / "output.txt"
+    assert zygote.stdin is not None
+    assert zygote.stdout is not None
+    request = {
+        "script": str(root / "generated" / "shapes" / name),
+        "arguments": list(arguments),
+        "environment": environment,
+        "output": str(output),
+    }
+    zygote.stdin.write(json.dumps(request) + "\n")
+    zygote.stdin.flush()
+    status = int(zygote.stdout.readline())
+    return Ran(status, output.read_text(encoding="utf-8"))
 
 
 def read_result(root: Path, stage: str) -> dict[str, Any]:
@@ -86,7 +125,7 @@ def make_project(**changes: object) -> records.Project:
         "spec_version": 1,
         "project": "shapes",
         "description": "three kinds of stripes",
-        "model": records.Model("resnet18", "none", records.InputSize(32, 32)),
+        "model": records.Model("nets/tiny.py:make", "none", records.InputSize(32, 32)),
         "classes": records.Classes(3),
         "data": make_data(),
         "transfer": make_transfer(),
@@ -99,7 +138,9 @@ def make_project(**changes: object) -> records.Project:
     return records.Project(**{**sections, **changes})  # type: ignore[arg-type]
 
 
-def make_data(augment: tuple[str, ...] = ("horizontal_flip",), source: str | None = None, **preprocess: object) -> records.Data:
+def make_data(
+    augment: tuple[str, ...] = ("horizontal_flip",), source: str | None = None, **preprocess: object
+) -> records.Data:
     """Return three splits below data/shapes with 32 x 32 inputs."""
     values: dict[str, object] = {
         "resize": 36,
@@ -115,7 +156,7 @@ def make_data(augment: tuple[str, ...] = ("horizontal_flip",), source: str | Non
 
 def make_transfer(
     method: records.Method = records.Method.FINE_TUNING,
-    layers: records.FrozenLayers = records.FrozenLayers("none"),
+    layers: records.FrozenLayers = NOTHING_FROZEN,
     batchnorm: str = "trainable",
     teacher: records.Teacher | None = None,
 ) -> records.Transfer:

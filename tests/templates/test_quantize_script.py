@@ -1,0 +1,197 @@
+"""quantize.py, evaluate.py and inspect_model.py against a stand-in quantizer that shows the real one's bad manners."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shapes_project as shapes
+from dpuforge.records import project as records
+
+FAKE = str(shapes.HERE / "fake_nndct")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a project root whose network is trained."""
+    root = tmp_path_factory.mktemp("trained")
+    shapes.write_stripes(root)
+    (root / "nets").mkdir()
+    (root / "nets/tiny.py").write_text((shapes.HERE / "tiny_network.py").read_text(), encoding="utf-8")
+    settings = shapes.make_train(epochs=12, optimizer=records.Optimizer("adam", 1e-2, 0.0, 0.9))
+    shapes.write_scripts(shapes.make_project(train=settings), root)
+    assert shapes.run_script(root, "prepare.py").status == 0
+    assert shapes.run_script(root, "train.py").status == 0
+    return root
+
+
+def set_up(root: Path, **quantization: Any) -> None:
+    """Write the scripts anew with other quantisation settings."""
+    shapes.write_scripts(shapes.make_project(quantization=shapes.make_quantization(**quantization)), root)
+
+
+def quantize(root: Path, mode: str, manner: str = "") -> shapes.Ran:
+    """Run one mode of quantize.py with the stand-in, which shows one bad manner."""
+    return shapes.run_script(root, "quantize.py", "--mode", mode, PYTHONPATH=FAKE, FAKE_NNDCT=manner)
+
+
+def evaluate(root: Path, manner: str = "") -> shapes.Ran:
+    """Run evaluate.py with the stand-in."""
+    return shapes.run_script(root, "evaluate.py", PYTHONPATH=FAKE, FAKE_NNDCT=manner)
+
+
+def test_calibration_forwards_the_images_and_exports(trained: Path) -> None:
+    """calib runs ceil(12 / 4) batches, writes quant_info.json and the context, and prints no accuracy."""
+    set_up(trained)
+    ran = quantize(trained, "calib")
+    assert ran.status == 0, ran.output
+    folder = trained / "build/shapes/calibrate"
+    assert json.loads((folder / "quantize_result/quant_info.json").read_text())["forwards"] == 3
+    result = shapes.read_result(trained, "calibrate")
+    assert result["metrics"]["calibration_images"] == 12
+    assert result["metrics"]["warnings"] == ["QUANTIZER_TORCH_SHIFT_CHECK: weight is too small"]
+    assert "build/shapes/calibrate/quantize_result/quant_info.json" in result["outputs"]
+    assert "generated/shapes/int8_config.json" in result["inputs"]
+    assert "%" not in ran.output
+
+
+def test_deploy_forwards_once_with_one_image_and_exports(trained: Path) -> None:
+    """deploy copies the exports to NET_NAME_int.* and names what the installed quantizer lacks."""
+    set_up(trained)
+    assert quantize(trained, "calib").status == 0
+    ran = quantize(trained, "deploy")
+    assert ran.status == 0, ran.output
+    result = shapes.read_result(trained, "deploy")
+    assert result["metrics"]["exports"] == ["shapes_net_int.xmodel", "shapes_net_int.onnx"]
+    assert result["metrics"]["not_exported"] == ["pt: the installed quantizer has no export_torch_script"]
+    assert "not exported: pt" in ran.output
+    assert (trained / "build/shapes/deploy/shapes_net_int.xmodel").read_text() == "xmodel"
+
+
+def test_evaluation_measures_both_networks(trained: Path) -> None:
+    """evaluate reports both accuracies with intervals, a table and every prediction."""
+    set_up(trained)
+    assert quantize(trained, "calib").status == 0
+    ran = evaluate(trained)
+    assert ran.status == 0, ran.output
+    metrics = shapes.read_result(trained, "evaluate")["metrics"]
+    trained_accuracy = shapes.read_result(trained, "train")["metrics"]["test_accuracy"]
+    assert metrics["float_accuracy"] == metrics["int8_accuracy"] == trained_accuracy
+    assert metrics["accuracy_drop"] == 0.0
+    assert metrics["test_images"] == 18
+    predictions = json.loads((trained / "build/shapes/evaluate/predictions.json").read_text())
+    right = sum(a == b for a, b in zip(predictions["label"], predictions["int8"], strict=True))
+    assert round(100.0 * right / 18, 4) == metrics["int8_accuracy"]
+    assert predictions["files"][0] == "data/shapes/test/across/00.png"
+    assert quantize(trained, "test").status == 0
+    assert shapes.read_result(trained, "test")["metrics"]["int8_accuracy"] == metrics["int8_accuracy"]
+
+
+def test_a_missed_gate_fails_with_the_figures(trained: Path) -> None:
+    """An int8 network that loses more than allowed fails with exit status 3, its metrics kept."""
+    set_up(trained, max_accuracy_drop=1.0)
+    assert quantize(trained, "calib").status == 0
+    ran = evaluate(trained, "degrade")
+    result = shapes.read_result(trained, "evaluate")
+    assert ran.status == 3
+    assert result["status"] == "failed"
+    assert "max_accuracy_drop allows 1.0" in result["reason"]
+    assert result["metrics"]["int8_accuracy"] == pytest.approx(100 / 3, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("mode", "manner", "words"),
+    [
+        ("calib", "no_calibration", "QUANTIZER_TORCH_NO_CALIBRATION: Quantization is not performed"),
+        ("calib", "exit", "the quantizer ended the script with status 0"),
+        ("deploy", "batchsize", "QUANTIZER_TORCH_BATCHSIZE: Batch size must be 1"),
+        ("deploy", "silent_export", "export_xmodel wrote 0 files *_int.xmodel, expected one"),
+    ],
+)
+def test_silent_failures_of_the_quantizer_fail_the_stage(trained: Path, mode: str, manner: str, words: str) -> None:
+    """What the quantizer only logs, or leaves with exit status 0, ends with exit status 3 and the reason."""
+    set_up(trained)
+    assert quantize(trained, "calib").status == 0
+    ran = quantize(trained, mode, manner)
+    result = shapes.read_result(trained, {"calib": "calibrate"}.get(mode, mode))
+    assert ran.status == 3, ran.output
+    assert result["status"] == "failed"
+    assert words in result["reason"]
+
+
+def test_an_export_that_is_not_there_yet_is_named(trained: Path) -> None:
+    """A quantizer that cannot write an xmodel yet exports the rest and says so."""
+    set_up(trained)
+    assert quantize(trained, "calib").status == 0
+    ran = quantize(trained, "deploy", "not_implemented")
+    assert ran.status == 0, ran.output
+    assert "not exported: xmodel: this quantizer writes no xmodel yet" in ran.output
+    assert not (trained / "build/shapes/deploy/shapes_net_int.xmodel").exists()
+
+
+@pytest.mark.parametrize("mode", ["test", "deploy"])
+def test_a_change_between_the_modes_is_refused(trained: Path, mode: str) -> None:
+    """test and deploy refuse a calibration made with another int8_config.json."""
+    set_up(trained)
+    assert quantize(trained, "calib").status == 0
+    set_up(trained, int8_config={"target_device": "DPU", "include_cle": False})
+    ran = quantize(trained, mode)
+    assert ran.status == 3
+    assert "calibrated with another int8_config: run quantize.py --mode calib again" in ran.output
+
+
+def test_modes_ask_for_calibration_first(trained: Path, tmp_path: Path) -> None:
+    """deploy without calibration says which stage to run."""
+    set_up(trained)
+    build = tmp_path / "build"
+    (build / "train").mkdir(parents=True)
+    model = (trained / "build/shapes/train/model.pth").read_bytes()
+    (build / "train/model.pth").write_bytes(model)
+    ran = shapes.run_script(trained, "quantize.py", "--mode", "deploy", "--build", str(build), PYTHONPATH=FAKE)
+    assert ran.status == 3
+    assert "calibrate/context.json; run the stage that makes it first" in ran.output
+
+
+def test_fast_finetuning_runs_and_its_silent_skip_fails(trained: Path) -> None:
+    """With fast_finetune enabled the quantizer adjusts the weights; a skip for lack of memory is a failure."""
+    set_up(trained, fast_finetune=records.FastFinetune(True, 8))
+    assert quantize(trained, "calib").status == 0
+    assert quantize(trained, "deploy").status == 0
+    ran = quantize(trained, "calib", "no_finetune")
+    assert ran.status == 3
+    assert "fast_finetune was skipped" in ran.output
+
+
+def test_a_missing_quantizer_is_named(trained: Path) -> None:
+    """Without pytorch_nndct the script says where it is to be had and ends with exit status 4."""
+    set_up(trained)
+    ran = shapes.run_script(trained, "quantize.py", "--mode", "calib")
+    assert ran.status == 4
+    assert "pytorch_nndct is not installed" in ran.output
+    assert "Traceback" not in ran.output
+
+
+def test_inspection_is_skipped_where_the_tool_has_no_inspector(trained: Path) -> None:
+    """A quantizer without Inspector gives a skipped stage with the reason, and exit status 0."""
+    set_up(trained)
+    ran = shapes.run_script(trained, "inspect_model.py", PYTHONPATH=FAKE)
+    result = shapes.read_result(trained, "inspect")
+    assert ran.status == 0, ran.output
+    assert result["status"] == "skipped"
+    assert "no Inspector" in result["reason"]
+
+
+def test_an_emulator_is_never_taken_for_the_real_tool(trained: Path, tmp_path: Path) -> None:
+    """A quantizer that marks itself as an emulator is recorded as one, whatever the environment says."""
+    set_up(trained)
+    package = tmp_path / "pytorch_nndct"
+    package.mkdir()
+    for file in (shapes.HERE / "fake_nndct/pytorch_nndct").glob("*.py"):
+        (package / file.name).write_text(file.read_text() + "\n__emulator__ = True\n")
+    options = {"PYTHONPATH": str(tmp_path), "DPUFORGE_TOOLCHAIN": "native"}
+    assert shapes.run_script(trained, "quantize.py", "--mode", "calib", **options).status == 0
+    assert shapes.read_result(trained, "calibrate")["toolchain"]["name"] == "emulator"
+    assert quantize(trained, "calib").status == 0
+    assert shapes.read_result(trained, "calibrate")["toolchain"]["name"] == "native"

@@ -1,0 +1,220 @@
+"""train.py: what learns and what stays frozen, the three methods, and runs that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shapes_project as shapes
+import torch
+from dpuforge.records import project as records
+
+METHOD = records.Method
+
+
+def train(root: Path, **changes: Any) -> shapes.Ran:
+    """Prepare and train the small project; keyword arguments replace sections of its spec."""
+    shapes.write_scripts(shapes.make_project(**changes), root)
+    assert shapes.run_script(root, "prepare.py").status == 0
+    return shapes.run_script(root, "train.py")
+
+
+def read_weights(root: Path, name: str = "model.pth") -> dict[str, torch.Tensor]:
+    """Return the state_dict that a training left."""
+    weights: dict[str, torch.Tensor] = torch.load(root / "build/shapes/train" / name, weights_only=True)
+    return weights
+
+
+def write_pretrained(root: Path) -> dict[str, torch.Tensor]:
+    """Write weights/tiny.pth, a file with a head for 1000 classes, and return it."""
+    scope: dict[str, Any] = {}
+    exec((root / "nets/tiny.py").read_text(), scope)
+    torch.manual_seed(11)
+    network = scope["make"]()
+    network.train()(torch.randn(8, 3, 32, 32))
+    state: dict[str, torch.Tensor] = network.state_dict()
+    (root / "weights").mkdir()
+    torch.save(state, root / "weights/tiny.pth")
+    return state
+
+
+PRETRAINED = records.Model("nets/tiny.py:make", "weights/tiny.pth", records.InputSize(32, 32))
+
+
+def test_training_learns_and_leaves_a_card(root: Path) -> None:
+    """Fine tuning tells the stripes apart and leaves weights, a card and measured accuracies."""
+    ran = train(root, train=shapes.make_train(epochs=12, optimizer=records.Optimizer("adam", 1e-2, 0.0, 0.9)))
+    assert ran.status == 0, ran.output
+    result = shapes.read_result(root, "train")
+    card = json.loads((root / "build/shapes/train/model.json").read_text())
+    assert result["metrics"]["test_accuracy"] > 60.0
+    assert card["classes"] == ["across", "diagonal", "upright"]
+    assert card["preprocess"]["mean"] == [123.675, 116.28, 103.53]
+    assert card["sha256"] == result["outputs"]["build/shapes/train/model.pth"]
+    assert read_weights(root)["fc.weight"].shape == (3, 16)
+    assert sorted(path.name for path in (root / "build/shapes/train").iterdir()) == [
+        "model.json",
+        "model.pth",
+        "result.json",
+    ]
+
+
+def test_frozen_layers_and_batch_norm_stay_as_they_were(root: Path) -> None:
+    """Feature extraction changes the head alone: no weight and no batch-norm statistic of the backbone moves."""
+    before = write_pretrained(root)
+    transfer = shapes.make_transfer(METHOD.FEATURE_EXTRACTION, records.FrozenLayers("all_but_head"), "frozen")
+    ran = train(root, model=PRETRAINED, transfer=transfer)
+    assert ran.status == 0, ran.output
+    assert "of which 51 learn" in ran.output
+    after = read_weights(root)
+    moved = {name for name in after if name not in before or not torch.equal(after[name], before[name])}
+    assert moved == {"fc.weight", "fc.bias"}
+
+
+def test_batch_norm_can_be_frozen_alone(root: Path) -> None:
+    """With layers: none and batchnorm: frozen every convolution learns and no batch-norm value moves."""
+    before = write_pretrained(root)
+    assert train(root, model=PRETRAINED, transfer=shapes.make_transfer(batchnorm="frozen")).status == 0
+    after = read_weights(root)
+    moved = {name for name in after if not name.startswith("fc.") and not torch.equal(after[name], before[name])}
+    assert moved == {"stem.0.weight", "stem.0.bias", "body.0.weight", "body.0.bias"}
+
+
+@pytest.mark.parametrize(
+    "layers", [records.FrozenLayers("until", until="stem"), records.FrozenLayers("match", match=("ste*",))]
+)
+def test_layers_are_frozen_by_place_or_by_pattern(root: Path, layers: records.FrozenLayers) -> None:
+    """until freezes up to and including a module, match what its patterns name; the rest learns."""
+    before = write_pretrained(root)
+    assert train(root, model=PRETRAINED, transfer=shapes.make_transfer(layers=layers, batchnorm="frozen")).status == 0
+    after = read_weights(root)
+    assert all(torch.equal(after[name], before[name]) for name in after if name.startswith("stem."))
+    assert not torch.equal(after["body.0.weight"], before["body.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        (records.FrozenLayers("until", until="layer9"), "no module layer9"),
+        (records.FrozenLayers("match", match=("stem", "nothing*")), "no module matches nothing*"),
+        (records.FrozenLayers("match", match=("*",)), "leaves nothing to train"),
+    ],
+)
+def test_freezing_that_cannot_be_is_refused(root: Path, layers: records.FrozenLayers, words: str) -> None:
+    """A freeze rule that names nothing, or leaves nothing to learn, fails with the reason."""
+    ran = train(root, transfer=shapes.make_transfer(layers=layers, batchnorm="frozen"))
+    assert ran.status == 3
+    assert words in shapes.read_result(root, "train")["reason"]
+
+
+def test_distillation_uses_the_teacher(root: Path) -> None:
+    """A teacher from a file guides the student: the result differs from training without its opinion."""
+    assert train(root, train=shapes.make_train(epochs=4)).status == 0
+    (root / "weights").mkdir()
+    (root / "build/shapes/train/model.pth").rename(root / "weights/teacher.pth")
+    weights = []
+    for alpha in (0.0, 0.9):
+        teacher = records.Teacher("nets/tiny.py:make", "weights/teacher.pth", 4.0, alpha)
+        ran = train(root, transfer=shapes.make_transfer(METHOD.DISTILLATION, teacher=teacher))
+        assert ran.status == 0, ran.output
+        weights.append(read_weights(root)["fc.weight"])
+    assert not torch.equal(*weights)
+
+
+def test_teacher_without_a_head_for_the_classes_learns_it_first(root: Path) -> None:
+    """A teacher without weights of its own is trained first, and its accuracy is printed."""
+    teacher = records.Teacher("nets/tiny.py:make", "none", 4.0, 0.5)
+    ran = train(root, transfer=shapes.make_transfer(METHOD.DISTILLATION, teacher=teacher))
+    assert ran.status == 0, ran.output
+    assert "teacher epoch 2/2" in ran.output
+    assert "teacher: validation" in ran.output
+
+
+def test_early_stopping_ends_a_training_that_stands_still(root: Path) -> None:
+    """Without improvement for `patience` epochs the training stops."""
+    stopping = records.EarlyStopping("val_accuracy", 2)
+    still = records.Optimizer("sgd", 1e-12, 0.0, 0.0)
+    ran = train(root, train=shapes.make_train(epochs=9, early_stopping=stopping, optimizer=still))
+    assert ran.status == 0, ran.output
+    assert "no better val_accuracy for 2 epochs: stopped" in ran.output
+    assert shapes.read_result(root, "train")["metrics"]["epochs"] < 9
+
+
+def test_weights_that_do_not_fit_are_refused(root: Path) -> None:
+    """A weights file of another network fails with its name, not with a traceback."""
+    (root / "weights").mkdir()
+    torch.save({"other.weight": torch.zeros(1)}, root / "weights/tiny.pth")
+    ran = train(root, model=PRETRAINED)
+    assert ran.status == 3
+    assert "tiny.pth does not fit nets/tiny.py:make" in ran.output
+    assert "Traceback" not in ran.output
+
+
+def test_training_needs_the_prepare_stage(root: Path) -> None:
+    """Without prepare's result the training says which stage to run."""
+    shapes.write_scripts(shapes.make_project(), root)
+    ran = shapes.run_script(root, "train.py")
+    assert ran.status == 3
+    assert "data.json; run the stage that makes it first" in ran.output
+
+
+def test_killed_training_goes_on_and_ends_the_same(root: Path) -> None:
+    """kill -9 leaves no half file; the next run resumes and its weights equal those of an unbroken run."""
+    settings = shapes.make_train(epochs=40, workers=0, early_stopping=None)
+    assert train(root, train=settings).status == 0
+    unbroken = read_weights(root)
+    (root / "build/shapes/train/model.pth").unlink()
+    command = [sys.executable, str(root / "generated/shapes/train.py")]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith("model epoch 3/"):
+            break
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    folder = root / "build/shapes/train"
+    assert not (folder / "model.pth").exists()
+    assert not (folder / "result.json").exists()
+    assert read_weights(root, "model.best.pth")
+    assert read_weights(root, "model.last.pth")
+    resumed = shapes.run_script(root, "train.py")
+    assert resumed.status == 0, resumed.output
+    assert "going on after epoch" in resumed.output
+    weights = read_weights(root)
+    assert all(torch.equal(weights[name], unbroken[name]) for name in unbroken)
+
+
+def test_resume_is_refused_after_a_change(root: Path) -> None:
+    """A checkpoint made by another train.py is not continued."""
+    assert train(root).status == 0
+    folder = root / "build/shapes/train"
+    torch.save({"config": "of another run"}, folder / "model.last.pth")
+    ran = shapes.run_script(root, "train.py")
+    assert ran.status == 0, ran.output
+    assert "made with other scripts or data, starting anew" in ran.output
+
+
+def test_interrupted_training_says_so(root: Path) -> None:
+    """SIGINT ends with exit status 130 and a result that says interrupted."""
+    shapes.write_scripts(shapes.make_project(train=shapes.make_train(epochs=2000, early_stopping=None)), root)
+    assert shapes.run_script(root, "prepare.py").status == 0
+    command = [sys.executable, str(root / "generated/shapes/train.py")]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith("model epoch 2/"):
+            break
+    time.sleep(0.2)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate()
+    assert child.returncode == 130
+    assert "Traceback" not in errors
+    assert shapes.read_result(root, "train")["reason"] == "interrupted"
