@@ -1,0 +1,193 @@
+"""QuantisedGraph: a prepared graph with its quantisation points and steps; calibration fills it, test runs it.
+
+This is the object that export, the xmodel writer and the diagnosis read; see the docstring of graph.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from dpuforge.emulator.adjust import FixPositions, adjust_positions
+from dpuforge.emulator.correction import BiasCorrector
+from dpuforge.emulator.evaluate import Evaluator, Values, call_node
+from dpuforge.emulator.graph import Graph, Node
+from dpuforge.emulator.points import PARAMETRIC, Points, place_points
+from dpuforge.emulator.prepare import prepare_graph
+from dpuforge.emulator.settings import Settings
+from dpuforge.emulator.steps import FixStep, Step, TensorRule, apply_step, combine_steps, search_step
+
+Warn = Callable[[str, str], None]
+
+
+@dataclass
+class Steps:
+    """The steps of a network: by parameter key, by node name, and by reading node (several inputs each)."""
+
+    param: dict[str, Step] = field(default_factory=dict)
+    output: dict[str, Step] = field(default_factory=dict)
+    input: dict[str, list[Step]] = field(default_factory=dict)
+
+
+class FixView:
+    """Fix positions of a DPU network as (bit width, fix position)."""
+
+    def __init__(self, steps: Steps) -> None:
+        self.param = {key: (step.bits, step.fix) for key, step in steps.param.items() if isinstance(step, FixStep)}
+        self.output = {name: (step.bits, step.fix) for name, step in steps.output.items() if isinstance(step, FixStep)}
+
+
+class QuantisedGraph:
+    """A network with its points, steps, float parameters and bias corrections."""
+
+    def __init__(self, captured: Graph, settings: Settings, warn: Warn | None = None) -> None:
+        self.settings = settings
+        self.graph = prepare_graph(captured, settings.prepare_options())
+        self.points: Points = place_points(self.graph)
+        self.steps = Steps()
+        self.history: dict[str, list[Step]] = {}
+        self.corrections: dict[str, torch.Tensor] = {}
+        self.batches = 0
+        self.adjusted = False
+        self._warn = warn or (lambda code, text: None)
+        self._correctors: dict[str, BiasCorrector] = {}
+        self._quantised: dict[str, torch.Tensor] = {}
+        self._evaluator = Evaluator(self.graph)
+
+    @property
+    def fix(self) -> FixView:
+        """The fix positions of a DPU network."""
+        return FixView(self.steps)
+
+    def parameter(self, key: str) -> torch.Tensor:
+        """Return a float parameter after folding, equalisation and bias correction."""
+        value = self.graph.tensors[key]
+        return value - self.corrections[key] if key in self.corrections else value
+
+    def quantised_parameter(self, key: str) -> torch.Tensor:
+        """Return a parameter on its grid (as floats)."""
+        role, node = self.owner(key)
+        step = self.steps.param.get(key)
+        value = self.parameter(key)
+        return value if step is None else apply_step(value, step, self.rule(role, node))
+
+    def owner(self, key: str) -> tuple[str, Node]:
+        """Return the role ("weights", "bias") and the node of a parameter."""
+        for node in self.graph.nodes:
+            for role, name in node.parameters.items():
+                if name == key:
+                    return ("weights" if role == "weight" else role), node
+        raise KeyError(key)
+
+    def rule(self, role: str, node: Node) -> TensorRule:
+        """Return how one of a node's tensors is quantised."""
+        if role == "activation" and node.kind == "nndct_input":
+            role = "input"
+        return self.settings.rule(role, node)
+
+    # -- calibration -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def calibrate(self, inputs: Sequence[torch.Tensor]) -> Any:
+        """Run one calibration batch: search steps, correct biases; return the quantised network's outputs."""
+        if self.batches == 0:
+            self._quantise_parameters()
+        tensors = {**self.graph.tensors, **self._quantised}
+        tensors.update({key: corrector.bias for key, corrector in self._correctors.items()})
+        result = self._evaluator.run(inputs, tensors, self._calibrate_node)
+        self.batches += 1
+        return result
+
+    def _quantise_parameters(self) -> None:
+        for node in self.graph.nodes:
+            if node.kind not in PARAMETRIC:
+                continue
+            for role, key in node.parameters.items():
+                rule = self.rule("weights" if role == "weight" else role, node)
+                self.steps.param[key] = search_step(self.graph.tensors[key], rule)
+                self._quantised[key] = apply_step(self.graph.tensors[key], self.steps.param[key], rule)
+            if self.settings.bias_correction and "bias" in node.parameters and node.kind != "nndct_batch_norm":
+                key = node.parameters["bias"]
+                self._correctors[key] = BiasCorrector(self._quantised[key])
+
+    def _calibrate_node(self, node: Node, value: Any, values: Values) -> Any:
+        result = self._calibrate_output(node, value) if node.name in self.points else value
+        corrector = self._correctors.get(node.parameters.get("bias", ""))
+        if corrector is not None and not corrector.stopped:
+            exact = call_node(node, values, self.graph.tensors, 1)
+            channel = exact.dim() - 1 if node.kind == "nndct_dense" else 1
+            corrector.observe(result, exact, channel)
+        return result
+
+    def _calibrate_output(self, node: Node, value: torch.Tensor) -> torch.Tensor:
+        if not self._is_finite(node, value):
+            return value
+        rule = self.rule("activation", node)
+        history = self.history.setdefault(node.name, [])
+        history.append(search_step(value, rule))
+        self.steps.output[node.name] = combine_steps(history, rule)
+        return apply_step(value, self.steps.output[node.name], rule)
+
+    def _is_finite(self, node: Node, value: torch.Tensor) -> bool:
+        if bool(torch.isfinite(value).all()):
+            return True
+        self._warn(
+            "TENSOR_VALUE_INVALID",
+            f'The tensor type of {node.name} have "inf" or "nan" value.'
+            "The quantization for this tensor is ignored.Please check it.",
+        )
+        return False
+
+    def finish_calibration(self) -> None:
+        """Collect bias corrections and adjust fix positions, as export does; safe to call again."""
+        self.corrections = {
+            key: self.graph.tensors[key] - corrector.bias for key, corrector in self._correctors.items()
+        }
+        if self.settings.config.target_device == "DPU" and not self.adjusted:
+            self._adjust()
+            self.adjusted = True
+
+    def _adjust(self) -> None:
+        positions = FixPositions(
+            {key: step.fix for key, step in self.steps.param.items() if isinstance(step, FixStep)},
+            {name: step.fix for name, step in self.steps.output.items() if isinstance(step, FixStep)},
+        )
+        adjust_positions(self.graph, self.points, positions, self.settings.adjust_options(), self._warn_shift)
+        for key, fix in positions.param.items():
+            self.steps.param[key] = FixStep(self.steps.param[key].bits, fix)
+        for name, fix in positions.output.items():
+            self.steps.output[name] = FixStep(self.steps.output[name].bits, fix)
+
+    def _warn_shift(self, what: str, name: str, old: int, new: int) -> None:
+        label = "weight" if what == "weight" else what
+        self._warn(
+            "SHIFT_CHECK",
+            f"{label} {name} value is too small, so adjust the fix position from {old} to {new}",
+        )
+
+    # -- test --------------------------------------------------------------------------------------------------
+
+    def freeze_parameters(self) -> None:
+        """Quantise the parameters with the steps in force, for the test runs that follow."""
+        self._quantised = {key: self.quantised_parameter(key) for key in self.steps.param}
+
+    @torch.no_grad()
+    def test(self, inputs: Sequence[torch.Tensor], observe: Callable[[str, Any], None] | None = None) -> Any:
+        """Return the quantised network's outputs; observe(node name, value) sees every node's value."""
+
+        def after(node: Node, value: Any, values: Values) -> Any:
+            step = self.steps.output.get(node.name)
+            result = value if step is None else apply_step(value, step, self.rule("activation", node))
+            if observe is not None:
+                observe(node.name, result)
+            return result
+
+        return self._evaluator.run(inputs, {**self.graph.tensors, **self._quantised}, after)
+
+    @torch.no_grad()
+    def evaluate_float(self, inputs: Sequence[torch.Tensor]) -> Any:
+        """Return the outputs of the prepared float graph."""
+        return self._evaluator.run(inputs, self.graph.tensors)

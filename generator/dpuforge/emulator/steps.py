@@ -1,0 +1,158 @@
+"""How one tensor is quantised: the step (fix position or float scale), its search, its statistic and its use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dpuforge.emulator.floating import Grid, Scale, combine_scales, find_scale
+from dpuforge.emulator.kernels import (
+    ROUNDINGS,
+    Rounding,
+    fake_quantise,
+    fake_quantise_scaled,
+    limit_fix_position,
+    most_frequent,
+    search_fix_position,
+)
+from dpuforge.quant_config import TensorConfig
+
+
+@dataclass(frozen=True)
+class FixStep:
+    """A power-of-two step of the DPU: the scale is 2**-fix."""
+
+    bits: int
+    fix: int
+
+    def as_json(self) -> list[Any]:
+        """Return quant_info.json's row."""
+        return [self.bits, self.fix]
+
+
+@dataclass(frozen=True)
+class ScaleStep:
+    """A scale of a CPU or GPU target; per channel where the fields are tuples."""
+
+    bits: int
+    scale: Any
+    zero_point: Any
+    maximum: Any
+
+    def as_json(self) -> list[Any]:
+        """Return quant_info.json's row."""
+        fields = (self.scale, self.zero_point, self.maximum)
+        return [self.bits, *(list(item) if isinstance(item, tuple) else item for item in fields)]
+
+
+Step = FixStep | ScaleStep
+
+
+@dataclass(frozen=True)
+class TensorRule:
+    """The settings of one tensor: role is input, weights, bias or activation; axis is the channel axis of a weight."""
+
+    role: str
+    config: TensorConfig
+    dpu: bool = True
+    limit: int | None = None
+    maxmin: bool = False
+    axis: int = 0
+
+    @property
+    def rounding(self) -> Rounding:
+        """On a DPU activations round half up and parameters half away from zero, whatever the config names."""
+        if self.dpu:
+            return Rounding.HALF_UP if self.role in ("input", "activation") else Rounding.STD_ROUND
+        return ROUNDINGS[self.config.round_mode]
+
+    @property
+    def grid(self) -> Grid:
+        """The integers that the tensor may take."""
+        config = self.config
+        return Grid(config.bit_width, config.symmetry, config.signed, config.narrow_range)
+
+
+def read_step(row: Sequence[Any]) -> Step:
+    """Return the step of a quant_info.json row."""
+    if len(row) == 2:
+        return FixStep(int(row[0]), int(row[1]))
+    fields = (tuple(item) if isinstance(item, list) else item for item in row[1:])
+    return ScaleStep(int(row[0]), *fields)
+
+
+def search_step(values: torch.Tensor, rule: TensorRule) -> Step:
+    """Return the step that suits one tensor."""
+    config = rule.config
+    if config.scale_type == "float":
+        return _search_scale(values, rule)
+    if config.per_channel:
+        return _search_channels(values, rule)
+    fix = _search_fix(values, rule)
+    return FixStep(config.bit_width, fix) if rule.dpu else _power_step(config.bit_width, fix, rule)
+
+
+def _search_fix(values: torch.Tensor, rule: TensorRule) -> int:
+    bits = rule.config.bit_width
+    single = rule.maxmin or rule.role == "input" or (not rule.dpu and rule.config.method == "maxmin")
+    return limit_fix_position(search_fix_position(values, bits, rule.rounding, 1 if single else 5), bits, rule.limit)
+
+
+def _power_step(bits: int, fix: int, rule: TensorRule) -> ScaleStep:
+    scale = 2.0**-fix
+    return ScaleStep(bits, scale, 0, scale * rule.grid.high)
+
+
+def _search_scale(values: torch.Tensor, rule: TensorRule) -> ScaleStep:
+    config = rule.config
+    percentage = config.percentage if config.percentage is not None else 99.99
+    if not config.per_channel:
+        found = find_scale(values, config.method, rule.grid, percentage)
+        return ScaleStep(config.bit_width, found.scale, found.zero_point, found.maximum)
+    channels = [find_scale(part, config.method, rule.grid, percentage) for part in values.unbind(rule.axis)]
+    return ScaleStep(
+        config.bit_width,
+        tuple(float(torch.tensor(channel.scale, dtype=torch.float32)) for channel in channels),
+        tuple(channel.zero_point for channel in channels),
+        tuple(channel.maximum for channel in channels),
+    )
+
+
+def _search_channels(values: torch.Tensor, rule: TensorRule) -> ScaleStep:
+    steps = [_power_step(rule.config.bit_width, _search_fix(part, rule), rule) for part in values.unbind(rule.axis)]
+    scales, points, maxima = zip(*((step.scale, step.zero_point, step.maximum) for step in steps), strict=True)
+    return ScaleStep(rule.config.bit_width, scales, points, maxima)
+
+
+def combine_steps(history: Sequence[Step], rule: TensorRule) -> Step:
+    """Return the step in force after these batches."""
+    first = history[0]
+    if isinstance(first, FixStep):
+        return FixStep(first.bits, most_frequent(step.fix for step in history if isinstance(step, FixStep)))
+    scales = [Scale(step.scale, step.zero_point, step.maximum) for step in history if isinstance(step, ScaleStep)]
+    combined = combine_scales(scales, rule.config.calib_statistic_method or "modal")
+    return ScaleStep(first.bits, combined.scale, combined.zero_point, combined.maximum)
+
+
+def apply_step(values: torch.Tensor, step: Step, rule: TensorRule) -> torch.Tensor:
+    """Return values on the step's grid."""
+    if isinstance(step, FixStep):
+        return fake_quantise(values, step.bits, step.fix, rule.rounding)
+    grid = rule.grid
+    if isinstance(step.scale, tuple):
+        shape = [1] * values.dim()
+        shape[rule.axis] = -1
+        scale = torch.tensor(step.scale, dtype=values.dtype, device=values.device).view(shape)
+        point = torch.tensor(step.zero_point, dtype=values.dtype, device=values.device).view(shape)
+        return fake_quantise_scaled(values, scale, point, grid.low, grid.high, rule.rounding)
+    if _is_power_of_two(step.scale) and step.zero_point == 0:
+        return fake_quantise(values, step.bits, -round(math.log2(step.scale)), rule.rounding)
+    return fake_quantise_scaled(values, float(step.scale), step.zero_point, grid.low, grid.high, rule.rounding)
+
+
+def _is_power_of_two(scale: float) -> bool:
+    return scale > 0 and math.frexp(scale)[0] == 0.5
