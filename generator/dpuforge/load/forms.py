@@ -120,7 +120,7 @@ def check_boards(value: object) -> Iterator[Fault]:
     for index, entry in enumerate(value if isinstance(value, list) else []):
         name = entry.get("board") if isinstance(entry, Mapping) else entry
         yield from (
-            Fault(fault.message, fault.help, (index, *fault.path), at_key=fault.at_key) for fault in _check_board(entry)
+            Fault(fault.message, fault.help, (index, *fault.path), at_key=fault.at_key) for fault in check_board(entry)
         )
         if isinstance(name, str) and name in seen:
             what = f"the board is there twice, got {show_value(name)}"
@@ -129,7 +129,8 @@ def check_boards(value: object) -> Iterator[Fault]:
             seen[name] = index
 
 
-def _check_board(entry: object) -> Iterator[Fault]:
+def check_board(entry: object) -> Iterator[Fault]:
+    """A board's name, or a mapping of board, dpu and fingerprint."""
     if isinstance(entry, str) and entry:
         return
     if not isinstance(entry, Mapping):

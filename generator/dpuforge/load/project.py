@@ -75,17 +75,22 @@ def _check(path: FilePath, catalogue: Catalogue | None) -> _Checked:
     findings = list(sources.findings)
     spec, defaults = fill_defaults(sources.value)
     if sources.value:
-        findings += _without_repeats(check_schema(sources.value), findings)
+        findings += _without_repeats(check_schema(sources.value), sources)
         context = Context(spec, catalogue or _shipped_catalogue(), find_root(path), frozenset(sources.places))
         findings += check_rules(context, findings)
     problems = {_locate(finding, sources.places) for finding in findings}
     return _Checked(sources, spec, defaults, tuple(sorted(problems)))
 
 
-def _without_repeats(found: Iterable[Finding], known: list[Finding]) -> list[Finding]:
+def _without_repeats(found: Iterable[Finding], sources: Sources) -> list[Finding]:
     """Leave out what the schema says about values that are wrong as YAML already: one mistake, one message."""
-    said = {finding.path for finding in known if finding.path}
+    places = sources.places
+    said = {known.path for known in sources.findings if known.place and _starts(known.place, places.get(known.path))}
     return [finding for finding in found if finding.path not in said]
+
+
+def _starts(one: Place, other: Place | None) -> bool:
+    return other is not None and (one.file, one.line, one.column) == (other.file, other.line, other.column)
 
 
 def _locate(finding: Finding, places: Mapping[Path, Place]) -> Problem:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dpuforge.load.defaults import look_up
 from dpuforge.load.findings import Finding, Path, show_value
-from dpuforge.quant_config import PARAM_KEYS, TENSOR_TYPES, check_config, find_pitfalls, name_newer_keys
+from dpuforge.quant_config import PARAM_KEYS, TENSOR_TYPES, Violation, check_config, find_pitfalls, name_newer_keys
 from dpuforge.quant_config.resolve import LAYER, OVERALL, TENSOR
 from dpuforge.quant_config.tables import FLAG_DEFAULTS, TENSOR_DEFAULTS
 
@@ -40,12 +40,12 @@ def to_quant_json(quantization: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def check_quantization(spec: Mapping[str, Any], release: str) -> Iterator[Finding]:
+def check_quantization(spec: Mapping[str, Any], release: object) -> Iterator[Finding]:
     """Yield why the real parser refuses the block of a filled spec, what it gets wrong, and keys too new for it."""
     quantization = spec["quantization"]
     config = to_quant_json(quantization)
     violations = check_config(config)
-    for violation in violations:
+    for violation in _first_per_place(violations):
         path = to_spec_path(violation.path)
         got = show_value(look_up(config, violation.path))
         yield Finding(
@@ -58,9 +58,18 @@ def check_quantization(spec: Mapping[str, Any], release: str) -> Iterator[Findin
         path = to_spec_path(finding.path)
         message = f"{finding.what}: {pitfall.reason}, got {show_value(look_up(config, finding.path))}"
         yield Finding(path, message, pitfall.remedy, pitfall.severity)
-    for newer, since in name_newer_keys(config, release):
+    for newer, since in name_newer_keys(config, release) if isinstance(release, str) else ():
         what = f"the quantizer of release {release} does not know this key, got {newer[-1]}"
         yield Finding(to_spec_path(newer), what, f"it is read from release {since} on", "warning", at_key=True)
+
+
+def _first_per_place(violations: tuple[Violation, ...]) -> Iterator[Violation]:
+    """Yield one violation per place: a value in overall that is wrong is wrong for all four tensor types."""
+    first: dict[tuple[object, ...], Violation] = {}
+    for violation in violations:
+        key = (violation.path,) if violation.path[-1] in PARAM_KEYS else (violation.path, violation.message)
+        first.setdefault(key, violation)
+    yield from first.values()
 
 
 def to_spec_path(path: Path) -> Path:

@@ -13,8 +13,9 @@ from typing import Any
 from dpuforge.load.backbones import classify_backbone, find_backbone, find_weights, is_weights_file
 from dpuforge.load.defaults import look_up
 from dpuforge.load.findings import Finding, Path, show_value
+from dpuforge.load.forms import check_board
 from dpuforge.load.quantization import check_quantization
-from dpuforge.load.resolve_board import HardwareError, find_release, resolve_board
+from dpuforge.load.resolve_board import HardwareError, find_board, find_release, resolve_board
 from dpuforge.records.hardware import Catalogue
 
 MIN_CALIBRATION_IMAGES = 100
@@ -258,7 +259,7 @@ def _check_momentum(context: Context) -> Iterator[Finding]:
 
 
 def _check_quantization(context: Context) -> Iterator[Finding]:
-    yield from check_quantization(context.spec, str(context.get("target.vitis_ai")))
+    yield from check_quantization(context.spec, context.get("target.vitis_ai"))
 
 
 def _check_calibration(context: Context) -> Iterator[Finding]:
@@ -275,7 +276,7 @@ def _check_calibration(context: Context) -> Iterator[Finding]:
 # --- the target ---
 
 
-def _check_boards(context: Context) -> Iterator[Finding]:
+def _check_release(context: Context) -> Iterator[Finding]:
     release = context.get("target.vitis_ai")
     try:
         found = find_release(context.catalogue, release)
@@ -285,17 +286,29 @@ def _check_boards(context: Context) -> Iterator[Finding]:
     if not found.quant_config_file:
         what = f"the quantizer of this release reads no config file, so every setting is its default, got {release}"
         yield _finding("target.vitis_ai", what, "choose release 2.5 or later", "warning")
-    for index, entry in enumerate(context.get("target.boards")):
-        yield from _check_board(context.catalogue, release, entry, index)
 
 
-def _check_board(catalogue: Catalogue, release: str, entry: Any, index: int) -> Iterator[Finding]:
-    choice = {"board": entry} if isinstance(entry, str) else entry
-    try:
-        resolve_board(catalogue, choice["board"], release, choice.get("dpu"), choice.get("fingerprint"))
-    except HardwareError as error:
+def _check_boards(context: Context) -> Iterator[Finding]:
+    """Judge every well-formed entry on its own; where the release is no good, only whether the board exists."""
+    boards, release = context.get("target.boards"), context.get("target.vitis_ai")
+    usable = isinstance(release, str) and release in context.catalogue.releases
+    for index, entry in enumerate(boards if isinstance(boards, list) else []):
         path: Path = ("target", "boards", index)
-        yield Finding(path, f"{error.message}, got {show_value(entry)}", error.remedy)
+        choice = entry if isinstance(entry, Mapping) else {"board": entry}
+        if next(check_board(entry), None) is None:
+            yield from _check_board(
+                context.catalogue, release if usable else None, choice, Finding(path, show_value(entry))
+            )
+
+
+def _check_board(catalogue: Catalogue, release: str | None, choice: Any, where: Finding) -> Iterator[Finding]:
+    try:
+        if release is None or not catalogue.releases[release].supported:
+            find_board(catalogue, choice["board"])
+        else:
+            resolve_board(catalogue, choice["board"], release, choice.get("dpu"), choice.get("fingerprint"))
+    except HardwareError as error:
+        yield Finding(where.path, f"{error.message}, got {where.message}", error.remedy)
 
 
 def _check_paths(context: Context) -> Iterator[Finding]:
@@ -321,7 +334,8 @@ RULES = (
     Rule(("transfer.method", "transfer.freeze.layers"), _check_freeze),
     Rule(("train.optimizer",), _check_momentum),
     Rule(("quantization.calibration",), _check_calibration),
-    Rule(("target.vitis_ai", "target.boards"), _check_boards),
+    Rule(("target.vitis_ai",), _check_release),
+    Rule((), _check_boards),
     Rule(
         (
             "quantization.overall",
@@ -329,7 +343,6 @@ RULES = (
             "quantization.layers",
             "quantization.target_device",
             "quantization.quantizable_data_type",
-            "target.vitis_ai",
         ),
         _check_quantization,
     ),
