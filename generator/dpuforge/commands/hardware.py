@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,11 +83,25 @@ def _release_row(release: Any, catalogue: Any) -> dict[str, Any]:
 
 
 def backbones(json_: Json = False) -> None:
-    """Show the torchvision backbones a spec may name, their input size and weights.
+    """Show the torchvision backbones a spec may name: parameters, multiply-accumulates, published weights.
 
     Example: dpuforge backbones
+
+    Besides these, a spec may name timm/<name> or path/to/net.py:factory.
     """
-    raise UsageError("to be wired")
+    from dpuforge.load.backbones import load_backbones
+
+    found = load_backbones().values()
+    if json_:
+        print_json([asdict(backbone) for backbone in found])
+        return
+    headers = ("backbone", "parameters", "GMACs", "smallest input, px", "weights: top-1 on ImageNet-1K")
+    rows = [(b.name, f"{b.parameters:,}", b.gmacs, b.min_input, _list_weights(b)) for b in found]
+    print_table("", headers, rows)
+
+
+def _list_weights(backbone: Any) -> str:
+    return ", ".join(f"{item.name} {item.top1} % at {item.crop} px" for item in backbone.weights)
 
 
 def estimate(

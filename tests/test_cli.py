@@ -1,0 +1,213 @@
+"""The command line through its front door: files, words and exit codes of the contract."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPO
+
+SPEC = REPO / "spec" / "quickstart.yaml"
+
+
+def dpuforge(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "dpuforge", *map(str, args)],
+        cwd=cwd or REPO,
+        env={**os.environ, "NO_COLOR": "1", **env},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project folder of one's own with the quickstart spec, generated."""
+    (tmp_path / "spec").mkdir()
+    shutil.copy(SPEC, tmp_path / "spec")
+    done = dpuforge("generate", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return tmp_path
+
+
+def read_tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_committed_tree_is_in_step_with_the_specs() -> None:
+    """generated/ is what the specs of this repository say; on failure run `dpuforge generate` and review."""
+    done = dpuforge("check")
+    assert done.returncode == 0, done.stdout
+
+
+def test_generating_twice_says_identical_for_every_file(project: Path) -> None:
+    """Every file of the second run is identical."""
+    done = dpuforge("generate", cwd=project)
+    assert {line.split()[0] for line in done.stdout.splitlines()} == {"identical"}
+
+
+def test_bytes_do_not_depend_on_hash_seed_or_working_directory(project: Path, tmp_path: Path) -> None:
+    """Two hash seeds and two working directories give the same tree."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    spec = project / "spec" / "quickstart.yaml"
+    assert dpuforge("generate", spec, "--out", one, cwd=project, PYTHONHASHSEED="1").returncode == 0
+    assert dpuforge("generate", spec, "--out", two, cwd="/", PYTHONHASHSEED="2").returncode == 0
+    assert read_tree(one) == read_tree(two)
+    assert read_tree(one) == read_tree(project / "generated")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda path: path.write_text(path.read_text() + "# edited\n"), "different"),
+        (lambda path: path.unlink(), "missing"),
+        (lambda path: path.chmod(0o755), "different"),
+        (lambda path: path.with_name("extra.py").write_text(""), "extra"),
+    ],
+    ids=["edited", "missing", "mode", "extra"],
+)
+def test_check_names_what_is_out_of_step(project: Path, change: object, word: str) -> None:
+    """An edited, missing or extra file and another mode each exit 1 with the file's name; generate mends them."""
+    change(project / "generated" / "quickstart" / "train.py")  # type: ignore[operator]
+    done = dpuforge("check", cwd=project)
+    assert done.returncode == 1
+    assert f"{word:<9} quickstart/{'extra' if word == 'extra' else 'train'}.py" in done.stdout
+    assert dpuforge("diff", cwd=project).returncode == 1
+    assert dpuforge("generate", cwd=project).returncode == 0
+    assert dpuforge("check", cwd=project).returncode == 0
+
+
+def test_ten_mistakes_are_ten_located_problems(tmp_path: Path) -> None:
+    """All mistakes of a spec are reported at once, each with its line."""
+    text = SPEC.read_text()
+    for good, bad in [
+        ("spec_version: 1", "spec_version: 2"),
+        ("project: quickstart", "project: Quick Start"),
+        ("backbone: resnet18", "backbone: resnet81"),
+        ("height: 32", "height: tall"),
+        ("method: fine_tuning", "method: fine_tunning"),
+        ("epochs: 4", "epochs: 0"),
+        ("lr: 1.0e-3", "lr: 1e-3"),
+        ("batch_size: 64", "batch_size: true"),
+        ("boards: [KV260, ZCU104]", "boards: [KV270]"),
+        ("toolchain: emulator", "toolchan: emulator"),
+    ]:
+        assert good in text
+        text = text.replace(good, bad)
+    spec = tmp_path / "bad.yaml"
+    spec.write_text(text)
+    done = dpuforge("validate", spec, "--json")
+    assert done.returncode == 2
+    problems = json.loads(done.stdout)[str(spec)]["problems"]
+    assert len([problem for problem in problems if problem["severity"] == "error"]) == 10
+    assert len({problem["line"] for problem in problems}) == 10
+    plain = dpuforge("validate", spec)
+    assert plain.returncode == 2
+    assert plain.stdout == ""
+    assert plain.stderr.count(f"{spec}:") == 10
+
+
+def test_json_output_is_one_document_on_stdout() -> None:
+    """Commands with --json print a document and nothing else there."""
+    for command in (["explain", SPEC], ["boards"], ["releases"], ["backbones"], ["validate", SPEC], ["schema"]):
+        done = dpuforge(*command, *([] if command == ["schema"] else ["--json"]))
+        assert done.returncode == 0, done.stderr
+        json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("command", [["--help"], ["generate", "--help"], ["generate", str(SPEC)]])
+def test_the_cli_does_not_import_torch(command: list[str], tmp_path: Path) -> None:
+    """Help and generate answer without loading torch."""
+    code = f"""
+import sys
+from dpuforge.cli import app
+try:
+    app({[*command, *(["--out", str(tmp_path)] if command[-1] == str(SPEC) else [])]!r})
+except SystemExit as end:
+    assert not end.code, end.code
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=REPO)
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    """Help teaches: each command shows an example."""
+    listing = dpuforge("--help").stdout
+    names = [line.split()[0] for line in listing.partition("Commands:")[2].splitlines() if line.startswith("  ")]
+    commands = [[name] for name in names if name not in ("xmodel", "Exit", "stage", "missed,")]
+    commands += [["xmodel", name] for name in ("show", "run", "diff")]
+    assert len(commands) > 15
+    for command in commands:
+        done = dpuforge(*command, "--help")
+        assert done.returncode == 0, command
+        assert "Example:" in done.stdout, command
+
+
+def test_bad_usage_exits_2_without_a_traceback(tmp_path: Path) -> None:
+    """A missing file, a folder without specs and an unknown option are usage errors."""
+    for args in (["generate", "nowhere.yaml"], ["check"], ["generate", "--no-such-option"], ["xmodel", "show", "x"]):
+        done = dpuforge(*args, cwd=tmp_path)
+        assert done.returncode == 2, (args, done.stderr)
+        assert "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_missing_native_toolchain_exits_4_and_says_where_it_lives(project: Path) -> None:
+    """Without AMD's quantizer the native toolchain stops before anything runs."""
+    done = dpuforge("run", "spec/quickstart.yaml", "--toolchain", "native", cwd=project)
+    assert done.returncode == 4
+    assert "AMD's image" in done.stderr
+    assert not (project / "build").exists()
+
+
+def test_init_writes_a_spec_that_validates(tmp_path: Path) -> None:
+    """Flags answer every question; the spec is good and generates."""
+    answers = ["--backbone", "mobilenet_v2", "--weights", "none", "--classes", "5", "--freeze", "none"]
+    done = dpuforge("init", "spec/mine.yaml", *answers, "--board", "KV260,ZCU102", "--release", "3.0", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert dpuforge("validate", "spec/mine.yaml", cwd=tmp_path).returncode == 0
+    assert dpuforge("generate", cwd=tmp_path).returncode == 0
+    again = dpuforge("init", "spec/mine.yaml", *answers, "--board", "KV260", "--release", "3.0", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "exists" in again.stderr
+
+
+def test_generate_for_one_board_leaves_the_others_alone(project: Path) -> None:
+    """--board writes the shared files and that board's folder only."""
+    folder = project / "generated" / "quickstart" / "boards"
+    shutil.rmtree(folder)
+    done = dpuforge("generate", "--board", "ZCU104", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in folder.iterdir()] == ["ZCU104"]
+    assert dpuforge("generate", "--board", "ZCU999", cwd=project).returncode == 2
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "generator/dpuforge").rglob("*.py")), ids=lambda p: p.name)
+def test_packages_keep_their_borders(path: Path) -> None:
+    """load, plan, render, execute and report import records and leaves, never each other; tools know no specs."""
+    package = path.relative_to(REPO / "generator/dpuforge").parts[0]
+    flow = {"load", "plan", "render", "execute", "report"}
+    tools = {"emulator", "xmodel", "hardware"}
+    forbidden = flow - {package} if package in flow else flow | {"plan"} if package in tools else set()
+    imported = {
+        name.split(".")[1]
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _imported_names(node)
+        if name.startswith("dpuforge.")
+    }
+    assert not imported & forbidden
+
+
+def _imported_names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
