@@ -23,7 +23,7 @@ def format_py_literal(value: Any, indent: int = 0, column: int = 0) -> str:
     flat = _flat_literal(value)
     if column + indent + len(flat) <= _LINE_LENGTH or not isinstance(value, (list, tuple, Mapping)) or not value:
         return flat
-    opening, closing = {list: "[]", tuple: "()"}.get(type(value), "{}")
+    opening, closing = {list: ("[", "]"), tuple: ("(", ")")}.get(type(value), ("{", "}"))
     pad = " " * (indent + 4)
     if isinstance(value, Mapping):
         items = [f"{_flat_literal(key)}: {format_py_literal(item, indent + 4)}" for key, item in value.items()]

@@ -72,7 +72,8 @@ def plot_history(history: Sequence[Mapping[str, float]]) -> str:
     axes.set_ylabel("accuracy in %")
     axes.legend()
     picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
+    FigureCanvasAgg(figure)
+    figure.savefig(picture, format="png")
     return base64.b64encode(picture.getvalue()).decode()
 
 
