@@ -1,4 +1,4 @@
-"""Records what a module does on example inputs as a Graph: the first step of quantisation and of every hardware estimate.
+"""Records what a module does on example inputs as a Graph: the first step of every quantisation and estimate.
 
 The module runs once as it is, under a torch-function mode that sees every call, so Python control flow, shape
 arithmetic, shared modules and functional calls need no tracing rules. A second, shape-only run with a larger batch
@@ -22,6 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from dpuforge.emulator.describe import describe_call
 from dpuforge.emulator.graph import BatchSize, Call, Graph, Node, Param, Ref, leaves, map_template
+from dpuforge.emulator.operations import OutOfPlace
 from dpuforge.emulator.vocabulary import NUMBERED, UNNAMED, base_name
 
 _TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
@@ -170,6 +171,12 @@ class _Recorder(TorchFunctionMode):
 
     def _append(self, function: Any, name: str, template: tuple[Any, Any], result: Any, inplace: bool) -> None:
         args, kwargs = template
+        if kwargs.get("inplace"):
+            kwargs = {**kwargs, "inplace": False}
+        elif inplace and name in _PURE:
+            function = _PURE[name]
+        elif inplace and function is not _assign_item:
+            function = OutOfPlace(function)
         tensors = [leaf for leaf in leaves(result) if isinstance(leaf, torch.Tensor)]
         if not inplace and name in _IDENTITIES and self._refs.get(tensors[0]) is not None:
             return
@@ -206,6 +213,9 @@ _QUERIES = frozenset({
 })  # fmt: skip
 # Calls that may hand back the very tensor they were given.
 _IDENTITIES = frozenset({"contiguous", "to", "float", "detach", "type_as", "dropout", "dropout2d", "type", "cpu"})
+
+# The same arithmetic without writing into the first argument.
+_PURE: Mapping[str, Callable[..., Any]] = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "relu": torch.relu}
 
 
 def _take_input(position: int) -> Any:
@@ -305,9 +315,7 @@ def _name_last(recorder: _Recorder) -> list[Node]:
     recorder.results[new] = recorder.results.pop(old)
     nodes = []
     for node in recorder.nodes:
-        call = Call(
-            node.call.function, map_template(node.call.args, visit), map_template(dict(node.call.kwargs), visit)
-        )
+        call = node.call.rewrite(visit)
         inputs = tuple(visit(ref) for ref in node.inputs)
         nodes.append(replace(node, name=new if node.name == old else node.name, call=call, inputs=inputs))
     return nodes
@@ -323,9 +331,7 @@ def _fold_constants(graph: Graph, results: Mapping[str, Any]) -> Graph:
 
     nodes = []
     for node in graph.nodes:
-        call = Call(
-            node.call.function, map_template(node.call.args, visit), map_template(dict(node.call.kwargs), visit)
-        )
+        call = node.call.rewrite(visit)
         inside = list(leaves((call.args, call.kwargs)))
         fixed = not any(isinstance(leaf, (Ref, BatchSize)) for leaf in inside)
         if node.kind != "nndct_input" and fixed and node.name in results:

@@ -1,10 +1,11 @@
-"""Cross-layer equalisation: balances the channels of neighbouring convolutions before quantisation (quantizer.md, 6)."""
+"""Cross-layer equalisation: balances the channels of neighbouring convolutions before quantisation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from dpuforge.emulator.graph import Graph, Node
@@ -16,7 +17,7 @@ _RANGE_FLOOR = 0.5
 
 
 def equalise_layers(graph: Graph, convolutions: frozenset[str]) -> Graph:
-    """Return the graph with every neighbouring pair of convolutions equalised, once, in graph order."""
+    """Return the graph with every neighbouring pair of convolutions equalised, once (quantizer.md, section 6)."""
     tensors = dict(graph.tensors)
     for first, second in _pairs(graph, convolutions):
         _equalise_pair(first, second, tensors)
@@ -119,10 +120,7 @@ def _shrink(rows: torch.Tensor, bias: torch.Tensor) -> float:
     filled = torch.where(alive[:, None], filled, torch.ones_like(filled))
     sizes = torch.where(alive, bias.abs(), torch.zeros_like(bias))
     factor = sizes[:, None] / filled
-    median, mean = (
-        float(factor.quantile(0.5)) if factor.numel() < 2**24 else float(factor.median()),
-        float(factor.mean()),
-    )
+    median, mean = float(np.median(factor.cpu().numpy())), float(factor.mean())
     largest = float(bias.abs().max())
     widest = float(magnitudes.max())
     if largest < 10 and largest < 20 * widest:

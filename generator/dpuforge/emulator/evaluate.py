@@ -1,4 +1,4 @@
-"""Runs a graph node by node, forgetting each value after its last reader: shared by float, calibration and test runs."""
+"""Runs a graph node by node, forgetting each value after its last reader: for float, calibration and test runs."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ Percentile, mse and entropy work on a histogram of |x| with 2048 bins from 0 to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class Grid:
         """The smallest integer (asymmetric tensors always count from 0)."""
         if not self.symmetric or not self.signed:
             return 0
-        return -(2 ** (self.bits - 1)) + (1 if self.narrow else 0)
+        return int(-(2 ** (self.bits - 1))) + int(self.narrow)
 
     @property
     def high(self) -> int:
@@ -173,7 +173,7 @@ def combine_scales(history: Sequence[Scale], statistic: str) -> Scale:
     scales = np.array([entry.scale for entry in history])
     points = np.array([entry.zero_point for entry in history])
     maxima = np.array([entry.maximum for entry in history])
-    reduce = {"max": np.max, "mean": np.mean, "median": np.median, "modal": _mode}[statistic]
+    reduce = _STATISTICS[statistic]
     return Scale(float(reduce(scales)), int(_mode(points)), float(reduce(maxima)))
 
 
@@ -181,3 +181,11 @@ def _mode(values: Floats) -> Any:
     """Return the most frequent value, of equally frequent ones the smallest."""
     distinct, counts = np.unique(values, return_counts=True)
     return distinct[counts.argmax()]
+
+
+_STATISTICS: Mapping[str, Callable[[Floats], Any]] = {
+    "max": np.max,
+    "mean": np.mean,
+    "median": np.median,
+    "modal": _mode,
+}

@@ -2,7 +2,7 @@
 
 How the pieces hang together, for those who build on them:
 
-- `capture.capture_graph(module, example_inputs)` records a `Graph` of `Node`s in execution order, with nndct-style kinds
+- `capture.capture_graph(module, example_inputs)` records a `Graph` of `Node`s in execution order, of nndct-style kinds
   ("nndct_conv2d", "nndct_relu", "nndct_elemwise_add", ...). Batch-norm, dropout and relu6 are still as written. It also
   works on the meta device; `capture.capture_shapes(module, (1, 3, 224, 224))` does it for a module on any device.
 - `prepare.prepare_graph(graph, options)` returns the float graph as the DPU sees it: batch-norm folded, dropout
@@ -17,7 +17,8 @@ Every node can be replayed by its `call`; the kinds the DPU knows also carry nor
 
 | kind | attributes |
 |---|---|
-| conv1d/2d/3d, depthwise_conv2d, conv_transpose_2d, depthwise_conv_transpose_2d | kernel, stride, padding, dilation (tuples, [h, w]), groups, in_channels, out_channels, output_padding (transposed) |
+| conv1d, conv2d, conv3d, depthwise_conv2d, conv_transpose_2d | kernel, stride, padding, dilation (tuples, [h, w]), |
+| depthwise_conv_transpose_2d | the same: groups, in_channels, out_channels, and output_padding where transposed |
 | dense | in_features, out_features |
 | batch_norm | eps, features |
 | maxpool, maxpool1d, avgpool | kernel, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override |
@@ -76,6 +77,10 @@ class Call:
     function: Callable[..., Any]
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def rewrite(self, visit: Callable[[Any], Any]) -> Call:
+        """Return the call with visit applied to every leaf of its arguments."""
+        return Call(self.function, map_template(self.args, visit), map_template(dict(self.kwargs), visit))
 
 
 @dataclass(frozen=True)
@@ -137,8 +142,7 @@ def rewire(node: Node, old: str, new: Ref) -> Node:
     def visit(leaf: Any) -> Any:
         return new if isinstance(leaf, Ref) and leaf.node == old else leaf
 
-    call = Call(node.call.function, map_template(node.call.args, visit), map_template(dict(node.call.kwargs), visit))
-    return replace(node, call=call, inputs=tuple(visit(ref) for ref in node.inputs))
+    return replace(node, call=node.call.rewrite(visit), inputs=tuple(visit(ref) for ref in node.inputs))
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def most_frequent(history: Iterable[int]) -> int:
 
 
 # Kernel sizes whose coefficient the hardware fixes: numerator and shift (quantizer.md, section 4).
-_POOL_FACTORS = {
+_POOL_FACTORS: dict[tuple[int, int], tuple[int, int]] = {
     (3, 3): (9 * 7, 6), (5, 5): (25 * 10, 8), (6, 6): (36 * 7, 8), (3, 6): (36 * 7, 8), (6, 3): (36 * 7, 8),
     (7, 7): (49 * 21, 10), (14, 14): (196 * 21, 12),
 }  # fmt: skip
@@ -146,7 +146,7 @@ def average_pool_coefficient(height: int, width: int) -> float:
     """Return the factor by which the DPU's shifted reciprocal differs from a true average over height x width."""
     if (height, width) in _POOL_FACTORS:
         numerator, shift = _POOL_FACTORS[height, width]
-        return numerator / 2**shift
+        return float(numerator / 2**shift)
     area = height * width
     best_error, best = math.inf, (1, 0)
     for shift in range(math.ceil(math.log2(128 * area))):
@@ -154,4 +154,4 @@ def average_pool_coefficient(height: int, width: int) -> float:
         error = abs(factor / 2**shift - 1 / area)
         if error < best_error:
             best_error, best = error, (factor, shift)
-    return area * best[0] / 2 ** best[1]
+    return float(area * best[0] / 2 ** best[1])

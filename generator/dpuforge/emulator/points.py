@@ -1,4 +1,4 @@
-"""Where tensors are quantised: one point per group of operators, on the last that computes (quantizer.md, section 4)."""
+"""Where tensors are quantised: one point per group of operators, on the last that computes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def is_compute(node: Node) -> bool:
 
 
 def place_points(graph: Graph) -> Points:
-    """Decide which node outputs are quantised."""
+    """Decide which node outputs are quantised (quantizer.md, section 4)."""
     consumers = graph.consumers()
     groups = _group(graph, consumers)
     own = [name for name in _group_points(graph, groups) if not _only_feeds_concat(name, graph, consumers, groups)]

@@ -5,7 +5,7 @@ The order of the passes is the real tool's (quantizer.md, section 3).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +16,9 @@ from dpuforge.emulator import operations
 from dpuforge.emulator.equalise import equalise_layers
 from dpuforge.emulator.graph import Call, Graph, Node, Param, Ref
 from dpuforge.emulator.kernels import average_pool_coefficient, square_root
+from dpuforge.emulator.points import PARAMETRIC
 
-CONVOLUTIONS = frozenset(
-    f"nndct_{name}"
-    for name in (
-        "conv1d conv2d conv3d depthwise_conv2d conv_transpose_1d conv_transpose_2d conv_transpose_3d "
-        "depthwise_conv_transpose_2d"
-    ).split()
-)
+CONVOLUTIONS = PARAMETRIC - {"nndct_dense", "nndct_batch_norm"}
 _IDENTITIES = frozenset({"nndct_dropout", "nndct_contiguous", "nndct_detach"})
 _INT64_MIN = -(2**63)
 
@@ -123,10 +118,8 @@ def _fold_batch_norms(graph: Graph) -> Graph:
             continue
         targets = _fold_targets(graph, node)
         scale, shift = _scale_and_shift(graph, node)
-        if targets:
-            graph = _fold_into(graph, node, targets, scale, shift)
-        else:
-            graph = _become_scale(graph, node, scale, shift)
+        fold = _fold_into if targets else _become_scale
+        graph = fold(graph, node, targets, scale, shift)
     return graph
 
 
@@ -191,7 +184,7 @@ def _per_output_channel(node: Node, values: torch.Tensor) -> torch.Tensor:
     return values.view(groups, 1, -1).expand(groups, inside, -1).reshape(groups * inside, -1, *(1,) * rank)
 
 
-def _become_scale(graph: Graph, node: Node, scale: torch.Tensor, shift: torch.Tensor) -> Graph:
+def _become_scale(graph: Graph, node: Node, _: tuple[Node, ...], scale: torch.Tensor, shift: torch.Tensor) -> Graph:
     """Keep a batch-norm that follows no convolution as a per-channel scale and bias."""
     weight_key = node.parameters.get("weight", node.parameters["running_mean"].replace("running_mean", "weight"))
     bias_key = node.parameters.get("bias", _bias_name(weight_key))
@@ -209,7 +202,7 @@ def _drop_identities(graph: Graph) -> Graph:
     return graph
 
 
-_CONVOLVE = {
+_CONVOLVE: Mapping[str, Callable[..., Any]] = {
     "nndct_conv1d": F.conv1d,
     "nndct_conv2d": F.conv2d,
     "nndct_conv3d": F.conv3d,

@@ -5,8 +5,8 @@ This is the object that export, the xmodel writer and the diagnosis read; see th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -52,10 +52,31 @@ class QuantisedGraph:
         self.corrections: dict[str, torch.Tensor] = {}
         self.batches = 0
         self.adjusted = False
+        self._frozen = False
         self._warn = warn or (lambda code, text: None)
         self._correctors: dict[str, BiasCorrector] = {}
         self._quantised: dict[str, torch.Tensor] = {}
         self._evaluator = Evaluator(self.graph)
+
+    def replace_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Compute with other float tensors (moved or trained); quantised copies follow their device."""
+        self.graph = replace(self.graph, tensors=tensors)
+        devices = {key: tensor.device for key, tensor in tensors.items()}
+        for table in (self.corrections, self._quantised):
+            table.update({key: value.to(devices[key]) for key, value in table.items()})
+        for key, corrector in self._correctors.items():
+            corrector.bias = corrector.bias.to(devices[key])
+        self._frozen = False
+
+    def expected_names(self) -> dict[str, set[str]]:
+        """Return the parameter keys and node names that a calibration gives steps to."""
+        params = {key for node in self.graph.nodes if node.kind in PARAMETRIC for key in node.parameters.values()}
+        return {"param": params, "output": set(self.points.outputs)}
+
+    @property
+    def types(self) -> dict[str, Any]:
+        """The dtype table of quant_info.json; empty where everything is integer."""
+        return {}
 
     @property
     def fix(self) -> FixView:
@@ -171,12 +192,15 @@ class QuantisedGraph:
     # -- test --------------------------------------------------------------------------------------------------
 
     def freeze_parameters(self) -> None:
-        """Quantise the parameters with the steps in force, for the test runs that follow."""
+        """Quantise the parameters with the steps in force; test does so where it has not been done."""
+        self._frozen = True
         self._quantised = {key: self.quantised_parameter(key) for key in self.steps.param}
 
     @torch.no_grad()
     def test(self, inputs: Sequence[torch.Tensor], observe: Callable[[str, Any], None] | None = None) -> Any:
         """Return the quantised network's outputs; observe(node name, value) sees every node's value."""
+        if not self._frozen:
+            self.freeze_parameters()
 
         def after(node: Node, value: Any, values: Values) -> Any:
             step = self.steps.output.get(node.name)

@@ -50,6 +50,11 @@ class Settings:
         """Whether biases are corrected during calibration."""
         return self.options.bias_correction and self.config.flags["include_bias_corr"]
 
+    @property
+    def replaces_relu6(self) -> bool:
+        """Whether nn.ReLU6 becomes ReLU: always under equalisation."""
+        return self.equalisation or self.config.flags["convert_relu6_to_relu"]
+
     def prepare_options(self) -> PrepareOptions:
         """Return the options of graph preparation."""
         return PrepareOptions(

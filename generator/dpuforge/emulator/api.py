@@ -1,0 +1,324 @@
+"""torch_quantizer: the class that user scripts call, with the real tool's arguments, files and log lines."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dpuforge.emulator import log
+from dpuforge.emulator.capture import capture_graph
+from dpuforge.emulator.files import INFO_FILE, read_bias, read_info, replace_text, write_bias, write_info
+from dpuforge.emulator.graph import map_template
+from dpuforge.emulator.listing import list_graph
+from dpuforge.emulator.quant_module import QuantModule
+from dpuforge.emulator.quantised import QuantisedGraph
+from dpuforge.emulator.settings import Settings, ToolOptions
+from dpuforge.quant_config import check_config, resolve_config
+
+_EXAMPLE = (
+    "https://github.com/Xilinx/Vitis-AI/blob/master/src/Vitis-AI-Quantizer/vai_q_pytorch/example/resnet18_quant.py."
+)
+
+
+class torch_quantizer:  # noqa: N801 - the name that scripts written for the real tool use
+    """Quantises a float module: calibrate with mode "calib", evaluate and export with mode "test".
+
+    Arguments are the real tool's; lstm, app_deploy, mix_bit, custom_quant_ops and dynamo are accepted and only their
+    defaults do anything. Raises QuantizerError where the real tool logs an error and goes on.
+    """
+
+    def __init__(
+        self,
+        quant_mode: str | int,
+        module: nn.Module,
+        input_args: Any = None,
+        state_dict_file: str | None = None,
+        output_dir: str = "quantize_result",
+        bitwidth: int | None = None,
+        mix_bit: bool = False,
+        device: torch.device | str = "cuda",
+        lstm: bool = False,
+        app_deploy: str = "CV",
+        qat_proc: bool = False,
+        custom_quant_ops: Any = None,
+        quant_config_file: str | None = None,
+        target: str | None = None,
+        dynamo: bool = False,
+        input_kwargs: Mapping[str, Any] | None = None,
+        options: ToolOptions | None = None,
+    ) -> None:
+        log.announce()
+        self.output_dir = Path(output_dir)
+        self.device = choose_device(device)
+        module = _unwrap(module)
+        settings = load_settings(quant_config_file, bitwidth, options)
+        if target is not None:
+            _note_target(target, quant_config_file)
+        self.mode = _choose_mode(quant_mode)
+        if state_dict_file:
+            module.load_state_dict(torch.load(state_dict_file, map_location="cpu", weights_only=True))
+        if self.mode == "test" and settings.bias_correction and not (self.output_dir / "bias_corr.pth").is_file():
+            read_bias_missing()
+        self.name = type(module).__name__
+        self._quantised = self._build(module, _as_arguments(input_args), input_kwargs, settings)
+        self._module = QuantModule(self._quantised, calibrating=self.mode == "calib")
+        self._fast_finetuned = False
+        self._loaded = False
+
+    def _build(
+        self, module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any] | None, settings: Settings
+    ) -> QuantisedGraph:
+        log.note(f"=>Quant Module is in '{self.device.type}'.")
+        log.note(f"=>Parsing {self.name}...")
+        module = module.to(self.device)
+        move = _mover(self.device)
+        if any(type(part) is nn.ReLU6 for part in module.modules()) and settings.replaces_relu6:
+            log.warn("REPLACE_RELU6", "ReLU6 has been replaced by ReLU.")
+        log.note("Start to trace and freeze model...")
+        log.note(f"The input model nndct_st_{self.name}_ed is torch.nn.Module.")
+        graph = capture_graph(module, move(arguments), move(dict(keywords or {})))
+        log.note("Finish tracing.")
+        log.note("Processing ops...")
+        if settings.equalisation:
+            log.note("=>Doing weights equalization...")
+        quantised = QuantisedGraph(graph, settings, log.warn)
+        for kind in quantised.points.floating:
+            if kind.startswith("aten::"):
+                log.warn("FLOAT_OP", f"The quantizer recognize new op `{kind}` as a float operator by default.")
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        listing = self.output_dir / f"{self.name}.py"
+        replace_text(listing, list_graph(quantised))
+        log.note(f"=>Quantizable module is generated.({listing})")
+        return quantised
+
+    @property
+    def quant_model(self) -> QuantModule:
+        """The module to feed: calibration images in mode calib, test images in mode test."""
+        log.note("=>Get module with quantization.")
+        if self.mode == "test" and not self._loaded:
+            self._load()
+        return self._module
+
+    @property
+    def graph_object(self) -> QuantisedGraph:
+        """The quantised graph with fix positions and parameters."""
+        if self.mode == "test" and not self._loaded:
+            self._load()
+        return self._quantised
+
+    def _load(self) -> None:
+        info = read_info(self._quantised, self.output_dir)
+        if self._quantised.settings.bias_correction:
+            read_bias(self._quantised, self.output_dir)
+        self._fast_finetuned = bool(info.get("fast_finetuned"))
+        self._loaded = True
+
+    def export_quant_config(self) -> None:
+        """Write quant_info.json and bias_corr.pth; raises QuantizerError before the first calibration batch."""
+        if self.mode != "calib":
+            return
+        if self._quantised.batches == 0:
+            text = (
+                "Quantization is not performed completely, check if module FORWARD function is called!\n"
+                "    FORWARD function of torch_quantizer.quant_model needs to be called in user code explicitly.\n"
+                f"    Please refer to the example code at {_EXAMPLE}"
+            )
+            raise log.fail("NO_CALIBRATION", text, "feed quant_model calibration images first")
+        log.note(f"=>Exporting quant config.({self.output_dir / INFO_FILE})")
+        self._quantised.finish_calibration()
+        if self._quantised.settings.bias_correction:
+            write_bias(self._quantised, self.output_dir)
+        write_info(self._quantised, self.output_dir, self._fast_finetuned)
+
+    def export_xmodel(
+        self, output_dir: str = "quantize_result", deploy_check: bool = False, dynamic_batch: bool = False
+    ) -> None:
+        """Write <Network>_int.xmodel; needs mode test and one forward with batch 1."""
+        self._check_export("export_xmodel")
+        if self._quantised.settings.config.target_device != "DPU":
+            log.warn("XMODEL_DEVICE", "Not support to dump xmodel when target device is not DPU.")
+            return
+        log.note("=>Converting to xmodel ...")
+        if int(self._module.last_inputs[0].shape[0]) != 1 and not dynamic_batch:
+            text = "Batch size must be 1 when exporting xmodel."
+            raise log.fail("XMODEL_BATCHSIZE", text, "run one image through quant_model before export_xmodel")
+        writer = find_writer("dpuforge.xmodel.lower", "write_quantised", "an xmodel")
+        path = _folder(output_dir) / f"{self.name}_int.xmodel"
+        writer(self._quantised, path, inputs=self._module.last_inputs, deploy_check=deploy_check)
+        log.note(f"=>Successfully convert '{self.name}' to xmodel.({path})")
+
+    def export_onnx_model(
+        self,
+        output_dir: str = "quantize_result",
+        verbose: bool = False,
+        dynamic_batch: bool = False,
+        opset_version: int | None = None,
+        native_onnx: bool = True,
+        dump_layers: bool = False,
+        check_model: bool = False,
+        opt_graph: bool = False,
+    ) -> None:
+        """Write <Network>_int.onnx with QuantizeLinear and DequantizeLinear; needs mode test and one forward."""
+        self._check_export("export_onnx_model")
+        writer = find_writer("dpuforge.xmodel.onnx", "write_onnx", "an ONNX file")
+        path = _folder(output_dir) / f"{self.name}_int.onnx"
+        opset = opset_version or max(self._quantised.settings.config.onnx_opset_version, 13)
+        writer(self._quantised, path, opset_version=opset, dynamic_batch=dynamic_batch)
+        log.note(f"{self.name}_int.onnx is generated.({path})")
+
+    def export_torch_script(self, output_dir: str = "quantize_result", verbose: bool = False) -> None:
+        """Write <Network>_int.pt, traced with the inputs of the last forward; needs mode test."""
+        self._check_export("export_torch_script")
+        path = _folder(output_dir) / f"{self.name}_int.pt"
+        inputs = self._module.last_inputs
+        with torch.no_grad(), _quiet_tracer():
+            traced = torch.jit.trace(self._module, inputs, check_trace=False)  # type: ignore[no-untyped-call]
+            torch.jit.save(traced, str(path))
+        if verbose:
+            print(traced.graph)
+        log.note(f"{self.name}_int.pt is generated.({path})")
+
+    export_traced_torch_script = export_torch_script
+
+    def _check_export(self, function: str) -> None:
+        if self.mode != "test":
+            raise log.fail(
+                "EXPORT_XMODEL",
+                f"{function} does nothing in quant_mode 'calib'.",
+                "make another torch_quantizer with quant_mode 'test' after export_quant_config",
+            )
+        if self._module.forwards == 0:
+            text = (
+                "torch_quantizer.quant_model FORWARD function must be called before exporting quantization result.\n"
+                f"    Please refer to example code at {_EXAMPLE}"
+            )
+            raise log.fail("NO_FORWARD", text, "run one image through quant_model first")
+
+    def fast_finetune(self, run_fn: Callable[..., Any], run_args: Sequence[Any]) -> None:
+        """Adjust weights layer by layer to make the quantised network follow the float one, seen by run_fn(*run_args)."""
+        finetune = find_writer("dpuforge.emulator.finetune", "finetune_layers", "fast_finetune")
+        finetune(self, run_fn, tuple(run_args))
+
+    def load_ft_param(self) -> None:
+        """Load the parameters that fast_finetune wrote."""
+        load = find_writer("dpuforge.emulator.finetune", "load_finetuned", "load_ft_param")
+        load(self)
+
+
+def find_writer(module: str, function: str, what: str) -> Callable[..., Any]:
+    """Return a function of a part of dpuforge, or raise NotImplementedError saying which part is missing."""
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name != module:
+            raise
+        raise NotImplementedError(
+            f"this version of dpuforge's emulator cannot write {what}: {module} is missing"
+        ) from None
+    return found
+
+
+def read_bias_missing() -> None:
+    """Raise the error of a test without a calibration."""
+    text = "Bias correction result file does not exist. Please check calibration with bias correction is done or not."
+    raise log.fail("BIAS_CORRECTION", text, "run mode calib and export_quant_config first, with the same output_dir")
+
+
+def choose_device(device: torch.device | str) -> torch.device:
+    """Return the device to run on; CUDA falls back to the CPU with the real tool's warning."""
+    wanted = torch.device(device)
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        log.warn("CUDA_UNAVAILABLE", "CUDA (HIP) is not available, change device to CPU.")
+        return torch.device("cpu")
+    return wanted
+
+
+def _choose_mode(mode: str | int) -> str:
+    if isinstance(mode, int):
+        log.warn(
+            "",
+            "quant_mode will not support integer value in future version. "
+            "It supports string values 'calib' and 'test'.",
+        )
+        mode = "test" if mode == 2 else "calib"
+    if mode not in ("calib", "test"):
+        log.warn("", "quant_mode supported values are 'calib' and 'test'. Change it to 'calib' as calibration mode.")
+        mode = "calib"
+    what = "calibration" if mode == "calib" else "test"
+    log.note(f"Quantization {what} process start up...")
+    return mode
+
+
+def load_settings(config_file: str | None, bits: int | None, options: ToolOptions | None) -> Settings:
+    """Read a quant config; raises QuantizerError for what the real parser refuses."""
+    options = options or ToolOptions()
+    if config_file is None:
+        log.note("Quant config file is empty, use default quant configuration")
+        return Settings(resolve_config(None), options, bits)
+    config = json.loads(Path(config_file).read_text(encoding="utf-8"))
+    violations = check_config(config)
+    if violations:
+        first = violations[0]
+        where = ".".join(str(part) for part in first.path)
+        raise log.fail(first.code, first.message, f"{config_file}: {where}: {first.help}")
+    effective = resolve_config(config)
+    for role in ("weights", "bias", "activation", "input"):
+        if bits is not None and effective.tensors[role].bit_width != bits:
+            log.warn(
+                "BITWIDTH_MISMATCH",
+                f"Bitwidth of {role} in configuration file is different from that passed from torch_quantizer api, "
+                "use the bitwidth in configuration file",
+            )
+    return Settings(effective, options)
+
+
+def _note_target(target: str, config_file: str | None) -> None:
+    if config_file is not None:
+        log.warn("HW_AWARE_QUANT", "The hardware-aware quantization is turned off by quant_config_file.")
+        return
+    log.note(f"target {target}: the emulator quantises as if no target were named; see the hardware check instead.")
+
+
+def _unwrap(module: nn.Module) -> nn.Module:
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        log.warn(
+            "DATA_PARALLEL",
+            "Data parallel is not supported. The wrapper 'torch.nn.DataParallel' has been removed in quantizer.",
+        )
+        inner: nn.Module = module.module
+        return inner
+    return module
+
+
+def _as_arguments(input_args: Any) -> tuple[Any, ...]:
+    if input_args is None:
+        return ()
+    return tuple(input_args) if isinstance(input_args, (tuple, list)) else (input_args,)
+
+
+def _mover(device: torch.device) -> Callable[[Any], Any]:
+    def move(template: Any) -> Any:
+        return map_template(template, lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf)
+
+    return move
+
+
+def _folder(path: str) -> Path:
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _quiet_tracer() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,138 @@
+"""Reads and writes what calibration leaves for test: quant_info.json and bias_corr.pth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpuforge.emulator.graph import Graph
+from dpuforge.emulator.log import QUANTIZER_VERSION, fail
+from dpuforge.emulator.quantised import QuantisedGraph
+from dpuforge.emulator.steps import Step, read_step
+
+INFO_FILE = "quant_info.json"
+BIAS_FILE = "bias_corr.pth"
+PARAM_FILE = "param.pth"
+_REMEDY = "calibrate this network with these settings first, and keep its output folder"
+
+
+def write_info(quantised: QuantisedGraph, folder: Path, fast_finetuned: bool = False) -> Path:
+    """Write quant_info.json in the real tool's layout and return its path."""
+    names = quantised.graph.normalised_names()
+    steps = quantised.steps
+    tables = {
+        "param": {key: [step.as_json()] for key, step in steps.param.items()},
+        "output": {names[name]: [step.as_json()] for name, step in steps.output.items()},
+        "input": {names[name]: [step.as_json() for step in row] for name, row in steps.input.items()},
+    }
+    rest: dict[str, Any] = {
+        "fast_finetuned": fast_finetuned,
+        "bias_corrected": quantised.settings.bias_correction,
+        "version": QUANTIZER_VERSION,
+        "graph_md5": graph_digest(quantised.graph),
+    }
+    if quantised.types:
+        rest["dtype"] = quantised.types
+    path = folder / INFO_FILE
+    replace_text(path, _layout(tables, rest))
+    return path
+
+
+def _layout(tables: Mapping[str, Mapping[str, Any]], rest: Mapping[str, Any]) -> str:
+    blocks = []
+    for name, table in tables.items():
+        rows = ",\n".join(f"    {json.dumps(key)}:{_compact(value)}" for key, value in table.items())
+        blocks.append(f"  {json.dumps(name)}:\n  {{\n{rows}\n  }}")
+    blocks.extend(f"  {json.dumps(name)}:{_compact(value)}" for name, value in rest.items())
+    return "{\n" + ",\n".join(blocks) + "\n}"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def graph_digest(graph: Graph) -> str:
+    """Return the md5 of the graph's names and edges."""
+    names = graph.normalised_names()
+    edges = [[names[node.name], [names[ref] for ref in node.input_names()]] for node in graph.nodes]
+    return hashlib.md5(json.dumps(edges).encode(), usedforsecurity=False).hexdigest()
+
+
+def write_bias(quantised: QuantisedGraph, folder: Path) -> Path:
+    """Write bias_corr.pth: bias corrections by node name."""
+    names = quantised.graph.normalised_names()
+    table = {}
+    for node in quantised.graph.nodes:
+        key = node.parameters.get("bias", "")
+        if key in quantised.corrections:
+            table[names[node.name]] = quantised.corrections[key].cpu()
+    path = folder / BIAS_FILE
+    temporary = folder / f".{BIAS_FILE}.{os.getpid()}"
+    torch.save(table, temporary)
+    temporary.replace(path)
+    return path
+
+
+def read_bias(quantised: QuantisedGraph, folder: Path) -> None:
+    """Load bias corrections into the network; raises QuantizerError where they are missing or do not fit."""
+    path = folder / BIAS_FILE
+    if not path.is_file():
+        text = "Bias correction result file does not exist. "
+        raise fail("BIAS_CORRECTION", f"{text}Please check calibration with bias correction is done or not.", _REMEDY)
+    table = torch.load(path, map_location="cpu", weights_only=True)
+    names = quantised.graph.normalised_names()
+    for node in quantised.graph.nodes:
+        name, key = names[node.name], node.parameters.get("bias", "")
+        if name not in table:
+            continue
+        if not key or table[name].shape != quantised.graph.tensors[key].shape:
+            text = "Bias correction file in quantization result directory does not match current model."
+            raise fail("BIAS_CORRECTION", text, _REMEDY)
+        quantised.corrections[key] = table[name].to(quantised.graph.tensors[key].device)
+
+
+def read_info(quantised: QuantisedGraph, folder: Path) -> dict[str, Any]:
+    """Load steps into the network and return the JSON; raises QuantizerError where names do not match."""
+    path = folder / INFO_FILE
+    if not path.is_file():
+        raise fail("NO_CALIBRATION", f"Quantization calibration result file does not exist: {path}.", _REMEDY)
+    info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    names = quantised.graph.normalised_names()
+    back = {normalised: name for name, normalised in names.items()}
+    expected = quantised.expected_names()
+    known = {"param": expected["param"], "output": {names[name] for name in expected["output"]}}
+    for table in ("param", "output"):
+        _check_names(set(info.get(table, {})), known[table])
+    quantised.steps.param = _read_table(info["param"], {})
+    quantised.steps.output = _read_table(info["output"], back)
+    quantised.steps.input = {
+        back[name]: [read_step(row) for row in rows] for name, rows in info.get("input", {}).items() if name in back
+    }
+    return info
+
+
+def _check_names(found: set[str], expected: set[str]) -> None:
+    if found - expected or expected - found:
+        text = (
+            "Node name mismatch is found when   loading quantization steps of tensors.   Please make sure Vai_q_pytorch "
+            "version and pytorch version for test mode   are the same as those in calibration (or QAT training) mode."
+        )
+        strange = ", ".join(sorted(found ^ expected)[:4])
+        raise fail("CALIB_RESULT_MISMATCH", text, f"{_REMEDY}; these names differ: {strange}")
+
+
+def _read_table(rows: Mapping[str, Sequence[Sequence[Any]]], back: Mapping[str, str]) -> dict[str, Step]:
+    return {back.get(name, name): read_step(row[0]) for name, row in rows.items()}

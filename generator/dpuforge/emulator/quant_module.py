@@ -1,0 +1,75 @@
+"""The torch module that users get as quant_model: it calibrates or tests the quantised graph when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from dpuforge.emulator.graph import leaves
+from dpuforge.emulator.quantised import QuantisedGraph
+from dpuforge.errors import UsageError
+
+
+class QuantModule(nn.Module):
+    """Runs a QuantisedGraph like the network it stands for; its parameters are the folded float ones.
+
+    Parameter names are those of the float network with dots written as underscores.
+    """
+
+    def __init__(self, quantised: QuantisedGraph, calibrating: bool) -> None:
+        super().__init__()
+        self.__dict__["quantised"] = quantised
+        self.calibrating = calibrating
+        self.forwards = 0
+        self.last_inputs: tuple[torch.Tensor, ...] = ()
+        self._own: dict[str, str] = {}
+        for node in quantised.graph.nodes:
+            for key in node.parameters.values():
+                name = key.partition("::")[2].replace(".", "_")
+                self._own[name] = key
+                self.register_parameter(name, nn.Parameter(quantised.graph.tensors[key], requires_grad=False))
+        self._share()
+
+    @property
+    def graph_object(self) -> QuantisedGraph:
+        """The quantised graph that the module runs."""
+        found: QuantisedGraph = self.__dict__["quantised"]
+        return found
+
+    def _share(self) -> None:
+        """Let the graph compute with this module's parameters."""
+        tensors = dict(self.graph_object.graph.tensors)
+        tensors.update({key: self.get_parameter(name).detach() for name, key in self._own.items()})
+        self.graph_object.replace_tensors(tensors)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> QuantModule:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        rest = {
+            key: fn(tensor) for key, tensor in self.graph_object.graph.tensors.items() if key not in self._own.values()
+        }
+        self.graph_object.replace_tensors({**self.graph_object.graph.tensors, **rest})
+        self._share()
+        return self
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load parameters and quantise them anew."""
+        result = super().load_state_dict(*args, **kwargs)
+        self._share()
+        return result
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the quantised network's outputs; in calibration mode also learn from the inputs."""
+        inputs = tuple(leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
+        wanted = self.graph_object.graph.inputs
+        if len(inputs) != len(wanted):
+            raise UsageError(
+                f"{self.graph_object.graph.name} takes {len(wanted)} input tensors, got {len(inputs)}",
+                "call quant_model like the float network",
+            )
+        self.forwards += 1
+        self.last_inputs = tuple(value.detach() for value in inputs)
+        run = self.graph_object.calibrate if self.calibrating else self.graph_object.test
+        return run(inputs)
