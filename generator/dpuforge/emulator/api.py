@@ -146,14 +146,12 @@ class torch_quantizer:  # noqa: N801 - the name that scripts written for the rea
         if self._quantised.settings.config.target_device != "DPU":
             log.warn("XMODEL_DEVICE", "Not support to dump xmodel when target device is not DPU.")
             return
-        log.note("=>Converting to xmodel ...")
         if int(self._module.last_inputs[0].shape[0]) != 1 and not dynamic_batch:
+            log.note("=>Converting to xmodel ...")
             text = "Batch size must be 1 when exporting xmodel."
             raise log.fail("XMODEL_BATCHSIZE", text, "run one image through quant_model before export_xmodel")
-        writer = find_writer("dpuforge.xmodel.lower", "write_quantised", "an xmodel")
-        path = _folder(output_dir) / f"{self.name}_int.xmodel"
-        writer(self._quantised, path, inputs=self._module.last_inputs, deploy_check=deploy_check)
-        log.note(f"=>Successfully convert '{self.name}' to xmodel.({path})")
+        export = find_writer("dpuforge.emulator.export_xmodel", "export_xmodel", "an xmodel")
+        export(self._quantised, _folder(output_dir), deploy_check, self._module.last_inputs, log.note)
 
     def export_onnx_model(
         self,
