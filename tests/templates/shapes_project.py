@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
+
 from dpuforge.plan import contexts
 from dpuforge.records import project as records
 from dpuforge.records.hardware import BoardTarget
 from dpuforge.render.environment import make_environment
 from dpuforge.render.render import tidy_text
-from PIL import Image
 
 NOTHING_FROZEN = records.FrozenLayers("none")
 HERE = Path(__file__).resolve().parent

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import shapes_project as shapes
+
 from dpuforge.records import project as records
 
 

@@ -9,11 +9,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 import shapes_project as shapes
-from dpuforge.plan.contexts import round_to_float32
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
+
+from dpuforge.plan.contexts import round_to_float32
 
 
 def load_preprocess(folder: Path, **settings: object) -> ModuleType:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import shapes_project as shapes
+
 from dpuforge.records import project as records
 
 FAKE = str(shapes.HERE / "fake_nndct")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import shapes_project as shapes
 import torch
+
 from dpuforge.records import project as records
 
 METHOD = records.Method
