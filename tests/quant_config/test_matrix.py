@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from dpuforge.quant_config import TENSOR_TYPES, EffectiveConfig, TensorConfig, check_config, resolve_config
 
 MATRIX = Path(__file__).parent.parent / "golden_data" / "quant_config" / "config_matrix.json.gz"

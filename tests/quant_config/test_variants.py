@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from dpuforge.quant_config import check_config, find_pitfalls
 
 

@@ -81,6 +81,8 @@ def _check_names(names: list[object]) -> Iterator[Fault]:
 
 def check_size(value: object) -> Iterator[Fault]:
     """Pixels: one number, or [height, width]."""
+    if value is None:
+        return
     low, high = SIZE_PX
     parts = value if isinstance(value, list) else [value]
     if isinstance(value, list) and len(value) != 2:

@@ -322,7 +322,7 @@ RULES = (
     Rule(("model.backbone", "model.weights"), _check_weights("model")),
     Rule(("transfer.teacher",), _check_weights("transfer.teacher")),
     Rule(("model",), _check_input),
-    Rule(("model.weights", "transfer.method"), _check_random_features),
+    Rule(("model.backbone", "model.weights", "transfer.method"), _check_random_features),
     Rule(("data.source", "data.train", "data.validation", "data.test"), _check_splits),
     Rule(("data.train", "data.validation", "data.test", "model.weights"), _check_paths),
     Rule(("model.input", "data.preprocess.resize", "data.preprocess.crop"), _check_preprocess),

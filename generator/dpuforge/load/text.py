@@ -242,7 +242,7 @@ def _explain(error: yaml.MarkedYAMLError) -> str:
 
 
 _REMEDIES = (
-    ("\\t", "indent with spaces, not tabs"),
+    ("tab character", "indent with spaces, not tabs"),
     ("cannot start any token", "indent with spaces, not tabs; quote text that starts with @, %, ` or similar"),
     ("mapping values are not allowed", "quote text that contains a colon, and check the indentation"),
     ("block mapping", "check the indentation: keys of one level start in one column"),

@@ -177,7 +177,8 @@ def _check_enum(key: str, tensor: str, value: object) -> Complaint:
     allowed = ENUMS[key]
     if isinstance(value, str) and value in allowed:
         return None
-    close = [SPELLINGS[value]] if value in SPELLINGS else get_close_matches(str(value), allowed, 1)
+    known = SPELLINGS.get(value) if isinstance(value, str) else None
+    close = [known] if known else get_close_matches(str(value), allowed, 1)
     remedy = f"did you mean {close[0]}?" if close else f"choose from {', '.join(allowed)}"
     return f"The {key} of {tensor} should be in the list {list(allowed)}", remedy, "QUANT_CONFIG"
 

@@ -1,0 +1,1 @@
+"""Tests of load: spec text to Project."""
