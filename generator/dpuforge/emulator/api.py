@@ -28,7 +28,7 @@ _EXAMPLE = (
 )
 
 
-class torch_quantizer:  # noqa: N801 - the name that scripts written for the real tool use
+class torch_quantizer:
     """Quantises a float module: calibrate with mode "calib", evaluate and export with mode "test".
 
     Arguments are the real tool's; lstm, app_deploy, mix_bit, custom_quant_ops and dynamo are accepted and only their
@@ -201,7 +201,7 @@ class torch_quantizer:  # noqa: N801 - the name that scripts written for the rea
             raise log.fail("NO_FORWARD", text, "run one image through quant_model first")
 
     def fast_finetune(self, run_fn: Callable[..., Any], run_args: Sequence[Any]) -> None:
-        """Adjust weights layer by layer to make the quantised network follow the float one, seen by run_fn(*run_args)."""
+        """Adjust weights layer by layer so that quantisation costs less; run_fn(*run_args) runs the network."""
         finetune = find_writer("dpuforge.emulator.finetune", "finetune_layers", "fast_finetune")
         finetune(self, run_fn, tuple(run_args))
 

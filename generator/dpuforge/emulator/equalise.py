@@ -19,17 +19,22 @@ _RANGE_FLOOR = 0.5
 def equalise_layers(graph: Graph, convolutions: frozenset[str]) -> Graph:
     """Return the graph with every neighbouring pair of convolutions equalised, once (quantizer.md, section 6)."""
     tensors = dict(graph.tensors)
-    for first, second in _pairs(graph, convolutions):
-        _equalise_pair(first, second, tensors)
+    for first, second, limits in _pairs(graph, convolutions):
+        scale = _equalise_pair(first, second, tensors)
+        for key in limits:
+            scaled = tensors[key].to(scale.device) / scale
+            tensors[key] = scaled.max().expand_as(scaled)  # measured: one limit, the loosest, for all channels
     return replace(graph, tensors=tensors)
 
 
-def _pairs(graph: Graph, convolutions: frozenset[str]) -> Iterator[tuple[Node, Node]]:
+def _pairs(graph: Graph, convolutions: frozenset[str]) -> Iterator[tuple[Node, Node, tuple[str, ...]]]:
+    """Yield neighbouring convolutions and the limits (reluk) that lie between them."""
     consumers = graph.consumers()
     for node in graph.nodes:
         if node.kind not in convolutions:
             continue
         current = node
+        limits: list[str] = []
         while True:
             readers = consumers[current.name]
             if len(readers) != 1 or readers[0] == "return":
@@ -37,10 +42,12 @@ def _pairs(graph: Graph, convolutions: frozenset[str]) -> Iterator[tuple[Node, N
             current = graph[readers[0]]
             if current.kind in convolutions:
                 if _matches(node, current):
-                    yield node, current
+                    yield node, current, tuple(limits)
                 break
             if current.kind not in _PASS_THROUGH:
                 break
+            if current.kind == "nndct_reluk":
+                limits.append(str(current.attributes["limit"]))
 
 
 def _matches(first: Node, second: Node) -> bool:
@@ -92,8 +99,8 @@ def _scale_inputs(node: Node, weight: torch.Tensor, scale: torch.Tensor) -> torc
     return weight * scale.view(1, -1, *(1,) * (weight.dim() - 2))
 
 
-def _equalise_pair(first: Node, second: Node, tensors: dict[str, torch.Tensor]) -> None:
-    """Balance the range of first's output channels with that of second's input channels."""
+def _equalise_pair(first: Node, second: Node, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Balance the range of first's output channels with that of second's input channels; return the scale."""
     weight_key, next_key = first.parameters["weight"], second.parameters["weight"]
     bias_key = first.parameters.get("bias")
     rows = _output_rows(first, tensors[weight_key])
@@ -109,6 +116,7 @@ def _equalise_pair(first: Node, second: Node, tensors: dict[str, torch.Tensor]) 
     if bias_key is not None:
         tensors[bias_key] = tensors[bias_key] / scale
     tensors[next_key] = _scale_inputs(second, tensors[next_key], scale)
+    return scale
 
 
 def _shrink(rows: torch.Tensor, bias: torch.Tensor) -> float:

@@ -11,27 +11,36 @@ from dpuforge.emulator.graph import BatchSize, Graph, Node, Param, Ref, map_temp
 
 Values = dict[str, Any]
 After = Callable[[Node, Any, Values], Any]
+Before = Callable[[Node, Values], Values]
 
 
 class Evaluator:
-    """Evaluates one graph; after(node, value, values) may replace the value of any node."""
+    """Evaluates one graph.
+
+    before(node, values) returns the values that a node's call reads; after(node, value, values) may replace its result.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._dying = _last_readers(graph)
 
     def run(
-        self, inputs: Sequence[torch.Tensor], tensors: Mapping[str, torch.Tensor], after: After | None = None
+        self,
+        inputs: Sequence[torch.Tensor],
+        tensors: Mapping[str, torch.Tensor],
+        after: After | None = None,
+        before: Before | None = None,
     ) -> Any:
         """Return the network's outputs for these inputs, with these tensors as parameters."""
         values: Values = {}
         batch = int(inputs[0].shape[0]) if inputs and inputs[0].dim() else 1
         for position, node in enumerate(self.graph.nodes):
+            read = values if before is None else before(node, values)
             if node.kind == "nndct_input":
                 value: Any = inputs[node.call.args[0]]
             else:
-                value = call_node(node, values, tensors, batch)
-            values[node.name] = value if after is None else after(node, value, values)
+                value = call_node(node, read, tensors, batch)
+            values[node.name] = value if after is None else after(node, value, read)
             for name in self._dying[position]:
                 del values[name]
         return map_template(self.graph.outputs, _resolver(values, tensors, batch))

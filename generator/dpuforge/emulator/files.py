@@ -14,7 +14,7 @@ import torch
 from dpuforge.emulator.graph import Graph
 from dpuforge.emulator.log import QUANTIZER_VERSION, fail
 from dpuforge.emulator.quantised import QuantisedGraph
-from dpuforge.emulator.steps import Step, read_step
+from dpuforge.emulator.steps import CastStep, Step, read_step
 
 INFO_FILE = "quant_info.json"
 BIAS_FILE = "bias_corr.pth"
@@ -27,9 +27,15 @@ def write_info(quantised: QuantisedGraph, folder: Path, fast_finetuned: bool = F
     names = quantised.graph.normalised_names()
     steps = quantised.steps
     tables = {
-        "param": {key: [step.as_json()] for key, step in steps.param.items()},
-        "output": {names[name]: [step.as_json()] for name, step in steps.output.items()},
-        "input": {names[name]: [step.as_json() for step in row] for name, row in steps.input.items()},
+        "param": {key: [step.as_json()] for key, step in steps.param.items() if not isinstance(step, CastStep)},
+        "output": {
+            names[name]: [step.as_json()] for name, step in steps.output.items() if not isinstance(step, CastStep)
+        },
+        "input": {
+            names[name]: [step.as_json() for step in row]
+            for name, row in steps.input.items()
+            if not any(isinstance(step, CastStep) for step in row)
+        },
     }
     rest: dict[str, Any] = {
         "fast_finetuned": fast_finetuned,
@@ -112,6 +118,7 @@ def read_info(quantised: QuantisedGraph, folder: Path) -> dict[str, Any]:
     info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     names = quantised.graph.normalised_names()
     back = {normalised: name for name, normalised in names.items()}
+    _merge_types(info)
     expected = quantised.expected_names()
     known = {"param": expected["param"], "output": {names[name] for name in expected["output"]}}
     for table in ("param", "output"):
@@ -124,11 +131,20 @@ def read_info(quantised: QuantisedGraph, folder: Path) -> dict[str, Any]:
     return info
 
 
+def _merge_types(info: dict[str, Any]) -> None:
+    """Put the float types of the dtype table beside the integer steps."""
+    for table, rows in info.get("dtype", {}).items():
+        for name, types in rows.items():
+            if all(kind != "int" for kind in types):
+                info.setdefault(table, {})[name] = [[kind] for kind in types]
+
+
 def _check_names(found: set[str], expected: set[str]) -> None:
     if found - expected or expected - found:
         text = (
-            "Node name mismatch is found when   loading quantization steps of tensors.   Please make sure Vai_q_pytorch "
-            "version and pytorch version for test mode   are the same as those in calibration (or QAT training) mode."
+            "Node name mismatch is found when   loading quantization steps of tensors.   Please make sure "
+            "Vai_q_pytorch version and pytorch version for test mode   are the same as those in calibration "
+            "(or QAT training) mode."
         )
         strange = ", ".join(sorted(found ^ expected)[:4])
         raise fail("CALIB_RESULT_MISMATCH", text, f"{_REMEDY}; these names differ: {strange}")

@@ -1,4 +1,4 @@
-"""Writes the quantised graph as a text that a person can read: the emulator's counterpart of the tool's <Network>.py."""
+"""Writes the quantised graph as a text that a person can read: the tool's <Network>.py."""
 
 from __future__ import annotations
 

@@ -31,6 +31,11 @@ def narrow(values: torch.Tensor, dim: int, start: int, length: int) -> torch.Ten
     return values.narrow(dim, start, length)
 
 
+def relu_limited(values: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
+    """Return values clipped to 0..limit, one limit per channel (dimension 1)."""
+    return torch.minimum(values.clamp(min=0), limit.view(1, -1, *(1,) * (values.dim() - 2)))
+
+
 def channel_scale(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """Return values * weight + bias per channel (dimension 1): a batch-norm that stands alone."""
     shape = (1, -1) + (1,) * (values.dim() - 2)

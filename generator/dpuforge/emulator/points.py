@@ -37,12 +37,14 @@ class Points:
 
     outputs: nodes whose result is quantised, in quant_info's order (float operators that feed quantised ones last);
     point_of: for every node, the node at whose output its value gets quantised, or None;
-    floating: kinds of computing operators left in float, each once.
+    floating: kinds of computing operators left in float, each once;
+    inputs: nodes whose inputs are quantised anew before they are read.
     """
 
     outputs: tuple[str, ...]
     point_of: Mapping[str, str | None]
     floating: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
 
     def __contains__(self, name: object) -> bool:
         return name in self._set
@@ -75,6 +77,17 @@ def place_points(graph: Graph) -> Points:
     known = COMPUTE | ACTIVATIONS | TRANSPARENT
     floating = dict.fromkeys(node.kind for node in graph.nodes if node.kind not in known or not _quantisable(node))
     return Points(outputs, _map_points(graph, set(outputs), consumers, groups), tuple(floating))
+
+
+def place_typed_points(graph: Graph, every: bool) -> Points:
+    """Decide the points of a run with float types: each operator's inputs and output, without groups.
+
+    every: all operators count (activations are float), not only those that quantise integers.
+    """
+    inner = [node for node in graph.nodes if node.kind != "nndct_input"]
+    names = tuple(node.name for node in inner if every or is_compute(node))
+    plain = place_points(graph)
+    return Points(names, {node.name: node.name for node in graph.nodes}, plain.floating, names)
 
 
 def _quantisable(node: Node) -> bool:

@@ -30,7 +30,6 @@ class PrepareOptions:
     equalisation: bool = True
     relu6_to_relu: bool = False
     silu_to_hswish: bool = False
-    dpu_arithmetic: bool = True
     average_pool_coefficient: bool = True
     relu6_to_reluk: bool = False
 
@@ -38,7 +37,7 @@ class PrepareOptions:
 def prepare_graph(graph: Graph, options: PrepareOptions) -> Graph:
     """Return the graph folded, cleaned and equalised, with its own copies of the tensors it changes."""
     if options.equalisation or options.relu6_to_relu:
-        graph = _convert_relu6(graph)
+        graph = _convert_relu6(graph, options.relu6_to_reluk)
     if options.silu_to_hswish:
         graph = _convert_silu(graph)
     graph = _separate_shared_parameters(graph)
@@ -50,14 +49,30 @@ def prepare_graph(graph: Graph, options: PrepareOptions) -> Graph:
     return _adopt_dpu_arithmetic(graph, options)
 
 
-def _convert_relu6(graph: Graph) -> Graph:
-    """Turn nn.ReLU6 modules into ReLU; the functional relu6 stays (quantizer.md, section 3)."""
+def _convert_relu6(graph: Graph, limited: bool) -> Graph:
+    """Turn nn.ReLU6 modules into ReLU; the functional relu6 stays (quantizer.md, section 3).
+
+    limited: keep a limit of 6 per channel, which equalisation scales with the channel.
+    """
     for node in graph.nodes:
-        if node.module_type == "ReLU6" and node.kind == "nndct_relu6":
-            new = node.name.replace("/ReLU6[", "/ReLU[")
-            changed = replace(node, kind="nndct_relu", call=Call(F.relu, (node.inputs[0],)), attributes={})
-            graph = _rename(graph, changed, new)
+        if node.module_type != "ReLU6" or node.kind != "nndct_relu6":
+            continue
+        if limited:
+            graph = _limit_relu(graph, node)
+            continue
+        new = node.name.replace("/ReLU6[", "/ReLU[")
+        changed = replace(node, kind="nndct_relu", call=Call(F.relu, (node.inputs[0],)), attributes={})
+        graph = _rename(graph, changed, new)
     return graph
+
+
+def _limit_relu(graph: Graph, node: Node) -> Graph:
+    key = f"{node.name}.limit"
+    tensors = {**graph.tensors, key: torch.full((node.shape[1],), 6.0)}
+    call = Call(operations.relu_limited, (node.inputs[0], Param(key)))
+    changed = replace(node, kind="nndct_reluk", call=call, attributes={"limit": key})
+    nodes = tuple(changed if other.name == node.name else other for other in graph.nodes)
+    return replace(graph, nodes=nodes, tensors=tensors)
 
 
 def _convert_silu(graph: Graph) -> Graph:
@@ -228,8 +243,6 @@ def _standard_call(node: Node) -> Node:
 
 
 def _adopt_dpu_arithmetic(graph: Graph, options: PrepareOptions) -> Graph:
-    if not options.dpu_arithmetic:
-        return graph
     return graph.replace_nodes(_dpu_node(node, options) for node in graph.nodes)
 
 
@@ -247,8 +260,6 @@ def _dpu_node(node: Node, options: PrepareOptions) -> Node:
     if node.kind == "nndct_leaky_relu":
         slope = operations.LEAKY_SLOPE
         return replace(node, call=Call(F.leaky_relu, (source, slope)), attributes={"negative_slope": slope})
-    if node.kind == "nndct_relu6" and options.relu6_to_reluk:
-        return replace(node, kind="nndct_reluk", attributes={"limit": 6.0})
     return node
 
 

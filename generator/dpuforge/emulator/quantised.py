@@ -14,11 +14,11 @@ import torch
 from dpuforge.emulator.adjust import FixPositions, adjust_positions
 from dpuforge.emulator.correction import BiasCorrector
 from dpuforge.emulator.evaluate import Evaluator, Values, call_node
-from dpuforge.emulator.graph import Graph, Node
-from dpuforge.emulator.points import PARAMETRIC, Points, place_points
+from dpuforge.emulator.graph import Graph, Node, Ref
+from dpuforge.emulator.points import PARAMETRIC, Points, is_compute, place_points, place_typed_points
 from dpuforge.emulator.prepare import prepare_graph
 from dpuforge.emulator.settings import Settings
-from dpuforge.emulator.steps import FixStep, Step, TensorRule, apply_step, combine_steps, search_step
+from dpuforge.emulator.steps import CastStep, FixStep, Step, TensorRule, apply_step, combine_steps, search_step
 
 Warn = Callable[[str, str], None]
 
@@ -46,9 +46,10 @@ class QuantisedGraph:
     def __init__(self, captured: Graph, settings: Settings, warn: Warn | None = None) -> None:
         self.settings = settings
         self.graph = prepare_graph(captured, settings.prepare_options())
-        self.points: Points = place_points(self.graph)
+        self.points: Points = self._place_points()
         self.steps = Steps()
         self.history: dict[str, list[Step]] = {}
+        self.input_history: dict[tuple[str, int], list[Step]] = {}
         self.corrections: dict[str, torch.Tensor] = {}
         self.batches = 0
         self.adjusted = False
@@ -57,6 +58,36 @@ class QuantisedGraph:
         self._correctors: dict[str, BiasCorrector] = {}
         self._quantised: dict[str, torch.Tensor] = {}
         self._evaluator = Evaluator(self.graph)
+
+    def _place_points(self) -> Points:
+        if self.settings.typed:
+            return place_typed_points(self.graph, self.settings.config.tensors["activation"].datatype != "int")
+        plain = place_points(self.graph)
+        return replace(plain, inputs=tuple(node.name for node in self.graph.nodes if self._narrows(node, plain)))
+
+    def _narrows(self, node: Node, points: Points) -> bool:
+        """Say whether a node reads its input in another bit width than it was quantised to.
+
+        That is so for a layer with settings of its own, and for the readers of the network's inputs.
+        """
+        if node.kind == "nndct_input" or not is_compute(node) or not node.inputs:
+            return False
+        source = points.point_of[node.inputs[0].node]
+        if source is None:
+            return False
+        special = self.settings.layer(node) is not None
+        if not special and (node.kind not in PARAMETRIC or self.graph[source].kind != "nndct_input"):
+            return False
+        given = self.rule("activation", self.graph[source]).config
+        return given.datatype == "int" and given.bit_width != self.input_rule(node).config.bit_width
+
+    def input_rule(self, node: Node) -> TensorRule:
+        """Return how a node's inputs are quantised anew: in the bit width of its weights, if it has any."""
+        rule = self.rule("activation", node)
+        if node.kind not in PARAMETRIC or rule.config.datatype != "int" or self.settings.typed:
+            return rule
+        bits = self.rule("weights", node).config.bit_width
+        return replace(rule, config=replace(rule.config, bit_width=bits))
 
     def replace_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Compute with other float tensors (moved or trained); quantised copies follow their device."""
@@ -76,7 +107,21 @@ class QuantisedGraph:
     @property
     def types(self) -> dict[str, Any]:
         """The dtype table of quant_info.json; empty where everything is integer."""
-        return {}
+        if not self.settings.typed:
+            return {}
+        names = self.graph.normalised_names()
+        returned = self.rule("activation", self.graph.nodes[-1]).config.datatype
+        inputs: dict[str, list[str]] = {}
+        if returned != "int":
+            inputs[f"{self.graph.name}::nndct_return_{len(self.graph.nodes)}"] = [
+                returned for _ in self.graph.output_refs
+            ]
+        inputs.update({names[name]: [_type(step) for step in row] for name, row in self.steps.input.items()})
+        return {
+            "param": {key: [_type(step)] for key, step in self.steps.param.items()},
+            "output": {names[name]: [_type(step)] for name, step in self.steps.output.items()},
+            "input": inputs,
+        }
 
     @property
     def fix(self) -> FixView:
@@ -118,7 +163,8 @@ class QuantisedGraph:
             self._quantise_parameters()
         tensors = {**self.graph.tensors, **self._quantised}
         tensors.update({key: corrector.bias for key, corrector in self._correctors.items()})
-        result = self._evaluator.run(inputs, tensors, self._calibrate_node)
+        before = self._calibrate_inputs if self.points.inputs else None
+        result = self._evaluator.run(inputs, tensors, self._calibrate_node, before)
         self.batches += 1
         return result
 
@@ -151,6 +197,29 @@ class QuantisedGraph:
         history.append(search_step(value, rule))
         self.steps.output[node.name] = combine_steps(history, rule)
         return apply_step(value, self.steps.output[node.name], rule)
+
+    def _calibrate_inputs(self, node: Node, values: Values) -> Values:
+        if node.name not in self.points.inputs:
+            return values
+        rule = self.input_rule(node)
+        steps = []
+        for position, ref in enumerate(node.inputs):
+            history = self.input_history.setdefault((node.name, position), [])
+            history.append(search_step(_pick(values, ref), rule))
+            steps.append(combine_steps(history, rule))
+        self.steps.input[node.name] = steps
+        return self._quantise_inputs(node, values)
+
+    def _quantise_inputs(self, node: Node, values: Values) -> Values:
+        """Return values with a node's inputs on the grids of their own."""
+        steps = self.steps.input.get(node.name)
+        if not steps:
+            return values
+        rule, changed = self.input_rule(node), dict(values)
+        for ref, step in zip(node.inputs, steps, strict=True):
+            value = apply_step(_pick(values, ref), step, rule)
+            changed[ref.node] = value if ref.index is None else _put(changed[ref.node], ref.index, value)
+        return changed
 
     def _is_finite(self, node: Node, value: torch.Tensor) -> bool:
         if bool(torch.isfinite(value).all()):
@@ -209,9 +278,24 @@ class QuantisedGraph:
                 observe(node.name, result)
             return result
 
-        return self._evaluator.run(inputs, {**self.graph.tensors, **self._quantised}, after)
+        before = self._quantise_inputs if self.steps.input else None
+        return self._evaluator.run(inputs, {**self.graph.tensors, **self._quantised}, after, before)
 
     @torch.no_grad()
     def evaluate_float(self, inputs: Sequence[torch.Tensor]) -> Any:
         """Return the outputs of the prepared float graph."""
         return self._evaluator.run(inputs, self.graph.tensors)
+
+
+def _type(step: Step) -> str:
+    return step.datatype if isinstance(step, CastStep) else "int"
+
+
+def _pick(values: Values, ref: Ref) -> torch.Tensor:
+    value = values[ref.node]
+    picked: torch.Tensor = value if ref.index is None else value[ref.index]
+    return picked
+
+
+def _put(items: Any, index: int, value: torch.Tensor) -> tuple[Any, ...]:
+    return (*items[:index], value, *items[index + 1 :])

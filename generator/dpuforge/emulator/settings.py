@@ -51,6 +51,13 @@ class Settings:
         return self.options.bias_correction and self.config.flags["include_bias_corr"]
 
     @property
+    def typed(self) -> bool:
+        """Whether some tensor keeps a float type; then every operator's inputs and outputs are treated alone."""
+        layers = (*self.config.layer_types.values(), *self.config.layer_names.values())
+        tables = (self.config.tensors, *(layer.tensors for layer in layers))
+        return any(tensor.datatype != "int" for table in tables for tensor in table.values())
+
+    @property
     def replaces_relu6(self) -> bool:
         """Whether nn.ReLU6 becomes ReLU: always under equalisation."""
         return self.equalisation or self.config.flags["convert_relu6_to_relu"]
@@ -61,7 +68,6 @@ class Settings:
             equalisation=self.equalisation,
             relu6_to_relu=self.config.flags["convert_relu6_to_relu"],
             silu_to_hswish=self.config.flags["convert_silu_to_hswish"],
-            dpu_arithmetic=self.config.target_device == "DPU",
             average_pool_coefficient=self.options.average_pool_coefficient,
             relu6_to_reluk=self.options.relu6_to_reluk,
         )
@@ -83,7 +89,8 @@ class Settings:
         if self.bits is not None and self.bits != config.bit_width:
             config = replace(config, bit_width=self.bits)
         axis = 1 if "conv_transpose" in node.kind and role == "weights" else 0
-        return TensorRule(role, config, self.dpu, self.options.largest_fix, self.options.maxmin, axis)
+        forced = self.config.target_device == "DPU"
+        return TensorRule(role, config, self.dpu, forced, self.options.largest_fix, self.options.maxmin, axis)
 
     def layer(self, node: Node) -> LayerConfig | None:
         """Return the layer override that applies to a node, by name before type."""

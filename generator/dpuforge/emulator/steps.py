@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
-from dpuforge.emulator.floating import Grid, Scale, combine_scales, find_scale
+from dpuforge.emulator.floating import Grid, Scale, UnsupportedScaleError, combine_scales, find_scale
 from dpuforge.emulator.kernels import (
     ROUNDINGS,
     Rounding,
@@ -49,16 +50,34 @@ class ScaleStep:
         return [self.bits, *(list(item) if isinstance(item, tuple) else item for item in fields)]
 
 
-Step = FixStep | ScaleStep
+@dataclass(frozen=True)
+class CastStep:
+    """A tensor kept in a float type: bfloat16, float16 or float32."""
+
+    datatype: str
+    bits: int = 0
+
+    def as_json(self) -> list[Any]:
+        """Return the dtype table's row."""
+        return [self.datatype]
+
+
+Step = FixStep | ScaleStep | CastStep
+_TORCH_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
 class TensorRule:
-    """The settings of one tensor: role is input, weights, bias or activation; axis is the channel axis of a weight."""
+    """The settings of one tensor.
+
+    role: input, weights, bias or activation; dpu: steps are fix positions; forced: the target dictates the rounding;
+    limit: largest fix position; maxmin: search one candidate only; axis: channel axis of a weight.
+    """
 
     role: str
     config: TensorConfig
     dpu: bool = True
+    forced: bool = True
     limit: int | None = None
     maxmin: bool = False
     axis: int = 0
@@ -66,7 +85,7 @@ class TensorRule:
     @property
     def rounding(self) -> Rounding:
         """On a DPU activations round half up and parameters half away from zero, whatever the config names."""
-        if self.dpu:
+        if self.forced:
             return Rounding.HALF_UP if self.role in ("input", "activation") else Rounding.STD_ROUND
         return ROUNDINGS[self.config.round_mode]
 
@@ -79,6 +98,8 @@ class TensorRule:
 
 def read_step(row: Sequence[Any]) -> Step:
     """Return the step of a quant_info.json row."""
+    if len(row) == 1:
+        return CastStep(str(row[0]))
     if len(row) == 2:
         return FixStep(int(row[0]), int(row[1]))
     fields = (tuple(item) if isinstance(item, list) else item for item in row[1:])
@@ -88,6 +109,8 @@ def read_step(row: Sequence[Any]) -> Step:
 def search_step(values: torch.Tensor, rule: TensorRule) -> Step:
     """Return the step that suits one tensor."""
     config = rule.config
+    if config.datatype != "int":
+        return CastStep(config.datatype)
     if config.scale_type == "float":
         return _search_scale(values, rule)
     if config.per_channel:
@@ -110,9 +133,17 @@ def _power_step(bits: int, fix: int, rule: TensorRule) -> ScaleStep:
 def _search_scale(values: torch.Tensor, rule: TensorRule) -> ScaleStep:
     config = rule.config
     percentage = config.percentage if config.percentage is not None else 99.99
+    if config.method == "mse" and config.round_mode != "half_even":
+        raise UnsupportedScaleError(
+            f"method mse with round_mode {config.round_mode}",
+            "write round_mode: half_even; the real tool stops here with a TypeError",
+        )
     if not config.per_channel:
         found = find_scale(values, config.method, rule.grid, percentage)
-        return ScaleStep(config.bit_width, found.scale, found.zero_point, found.maximum)
+        maximum = found.maximum
+        if config.method in ("percentile", "entropy") and rule.role in ("weights", "bias"):
+            maximum = float(str(np.float32(maximum)))  # the tool writes these with the digits of a float32
+        return ScaleStep(config.bit_width, found.scale, found.zero_point, maximum)
     channels = [find_scale(part, config.method, rule.grid, percentage) for part in values.unbind(rule.axis)]
     return ScaleStep(
         config.bit_width,
@@ -131,6 +162,8 @@ def _search_channels(values: torch.Tensor, rule: TensorRule) -> ScaleStep:
 def combine_steps(history: Sequence[Step], rule: TensorRule) -> Step:
     """Return the step in force after these batches."""
     first = history[0]
+    if isinstance(first, CastStep):
+        return first
     if isinstance(first, FixStep):
         return FixStep(first.bits, most_frequent(step.fix for step in history if isinstance(step, FixStep)))
     scales = [Scale(step.scale, step.zero_point, step.maximum) for step in history if isinstance(step, ScaleStep)]
@@ -140,6 +173,10 @@ def combine_steps(history: Sequence[Step], rule: TensorRule) -> Step:
 
 def apply_step(values: torch.Tensor, step: Step, rule: TensorRule) -> torch.Tensor:
     """Return values on the step's grid."""
+    if isinstance(step, CastStep):
+        if rule.role in ("weights", "bias"):  # the real tool notes the type and computes with the float32 parameter
+            return values
+        return values.to(_TORCH_TYPES[step.datatype]).to(values.dtype)
     if isinstance(step, FixStep):
         return fake_quantise(values, step.bits, step.fix, rule.rounding)
     grid = rule.grid
