@@ -16,6 +16,7 @@ from dpuforge.quant_config.resolve import (
     TensorConfig,
     iterate_layers,
     listed_tensors,
+    reads_key,
     resolve_config,
     select_layer,
 )
@@ -27,9 +28,9 @@ from dpuforge.quant_config.tables import (
     INTEGER_ONLY,
     LAYER_KEYS,
     PARAM_KEYS,
-    STATISTIC_TENSORS,
     TENSOR_TYPES,
     TOP_KEYS,
+    TRUTHY_KEYS,
 )
 
 SPELLINGS = {"power_of_two": "poweroftwo"}
@@ -125,8 +126,15 @@ def _check_values(config: Mapping[str, Any]) -> Iterator[Violation]:
     methods = dict.fromkeys(TENSOR_TYPES, "diffs")
     yield from _check_blocks(config, TENSOR_TYPES, (), methods)
     for path, entry in iterate_layers(config):
+        yield from _check_selection(entry, path)
         if select_layer(entry):
             yield from _check_layer(entry, path, methods)
+
+
+def _check_selection(entry: Mapping[str, Any], path: Path) -> Iterator[Violation]:
+    for key in ("layer_type", "layer_name"):
+        if entry.get(key) and not isinstance(entry[key], str):
+            yield _mistyped((*path, key), "text")
 
 
 def _check_layer(entry: Mapping[str, Any], path: Path, methods: Mapping[str, str]) -> Iterator[Violation]:
@@ -159,15 +167,19 @@ def _check_blocks(
 
 
 def _check_block(block: Mapping[str, Any], tensor: str, path: Path, method: object) -> Iterator[Violation]:
-    for key in PARAM_KEYS:
-        if key not in block or (key == "calib_statistic_method" and tensor not in STATISTIC_TENSORS):
+    for key, check in _CHECKS.items():
+        if key not in block or not _is_looked_at(key, tensor, block[key], method):
             continue
-        if key == "percentage" and method != "percentile":
-            continue
-        complaint = _CHECKS[key](key, tensor, block[key])
+        complaint = check(key, tensor, block[key])
         if complaint:
             message, remedy, code = complaint
             yield Violation((*path, key), message, remedy, code)
+
+
+def _is_looked_at(key: str, tensor: str, value: object, method: object) -> bool:
+    if key == "percentage":
+        return method == "percentile"
+    return reads_key(key, tensor) and not (key in TRUTHY_KEYS and not value)
 
 
 Complaint = tuple[str, str, str] | None
@@ -204,11 +216,16 @@ def _check_percentage(_key: str, _tensor: str, value: object) -> Complaint:
     return "Percentage should be larger than 0.0 and smaller than 100.0", remedy, "QUANT_CONFIG"
 
 
+# In the parser's order.
 _CHECKS: dict[str, Callable[[str, str, object], Complaint]] = {
     "bit_width": _check_bit_width,
-    "percentage": _check_percentage,
-    **dict.fromkeys(ENUMS, _check_enum),
+    "method": _check_enum,
+    "datatype": _check_enum,
+    "round_mode": _check_enum,
+    "scale_type": _check_enum,
     **dict.fromkeys(BOOLEANS, _check_boolean),
+    "calib_statistic_method": _check_enum,
+    "percentage": _check_percentage,
 }
 
 
@@ -231,13 +248,15 @@ def _last_entry(config: Mapping[str, Any], kind: str, name: str) -> Path:
 
 
 def _check_tensors(layer: LayerConfig, device: str, path: Path) -> Iterator[Violation]:
-    if device == "DPU":
-        yield from _check_bias_width(layer, path)
     for name in layer.quantizable_data_type:
-        yield from _check_tensor(name, layer.tensors[name], device, path)
+        if layer.tensors[name].datatype == "int":
+            if device == "DPU":
+                yield from _check_bias_width(layer, path)
+            yield from _check_tensor(name, layer.tensors[name], device, path)
 
 
 def _check_bias_width(layer: LayerConfig, path: Path) -> Iterator[Violation]:
+    """Compare the widths of bias and activation, as the parser does for each integer tensor it visits."""
     missing = [name for name in ("activation", "bias") if name not in layer.tensors]
     if missing:
         remedy = "list weights, bias and activation: the parser ends with a KeyError otherwise"
@@ -245,17 +264,14 @@ def _check_bias_width(layer: LayerConfig, path: Path) -> Iterator[Violation]:
         yield Violation(where, f"a layer entry on a DPU does not list {' and '.join(missing)}", remedy, "KeyError")
         return
     activation, bias = layer.tensors["activation"], layer.tensors["bias"]
-    both_integer = activation.datatype == bias.datatype == "int"
-    if both_integer and activation.bit_width != bias.bit_width:
+    if activation.bit_width != bias.bit_width:
         says = "Bitwidth of activation and bias should be the same in DPU device" + INTEGER_ONLY
         blame = max(_blame(bias, "bit_width", path), _blame(activation, "bit_width", path), key=len)
         yield Violation(blame, says, f"bias has {bias.bit_width}, activation {activation.bit_width}: write the same")
 
 
 def _check_tensor(name: str, tensor: TensorConfig, device: str, path: Path) -> Iterator[Violation]:
-    if tensor.datatype != "int" or not isinstance(device, str):
-        return
-    for rule in DEVICE_RULES.get(device, ()):
+    for rule in DEVICE_RULES.get(device, ()) if isinstance(device, str) else ():
         if rule.broken(name, tensor):
             yield Violation(_blame(tensor, rule.key, path), rule.says + INTEGER_ONLY, rule.remedy)
 

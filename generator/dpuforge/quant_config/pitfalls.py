@@ -12,10 +12,12 @@ from dpuforge.quant_config.resolve import (
     EffectiveConfig,
     Path,
     iterate_layers,
+    listed_tensors,
+    reads_key,
     resolve_config,
     select_layer,
 )
-from dpuforge.quant_config.tables import FLAG_DEFAULTS, KEY_SINCE, TARGET_DEVICES, TENSOR_TYPES
+from dpuforge.quant_config.tables import FLAG_DEFAULTS, KEY_SINCE, TARGET_DEVICES, TENSOR_TYPES, TRUTHY_KEYS
 
 Found = Iterator[tuple[Path, str]]
 
@@ -109,22 +111,43 @@ def _find_no_xmodel(config: Mapping[str, Any], effective: EffectiveConfig) -> Fo
         yield ("target_device",), f"target_device {effective.target_device}"
 
 
-def _find_boolean_width(config: Mapping[str, Any], _: EffectiveConfig) -> Found:
+def _iterate_parameters(config: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
     for path in _parameter_paths(config):
         value: Any = config
         for part in path:
             value = value[part]
+        yield path, value
+
+
+def _find_boolean_width(config: Mapping[str, Any], _: EffectiveConfig) -> Found:
+    for path, value in _iterate_parameters(config):
         if path[-1] == "bit_width" and isinstance(value, bool):
             yield path, "a bit_width that is a boolean"
 
 
 def _find_zero_width(config: Mapping[str, Any], _: EffectiveConfig) -> Found:
-    for path in _parameter_paths(config):
-        value: Any = config
-        for part in path:
-            value = value[part]
-        if path[-1] == "bit_width" and value == 0 and not isinstance(value, bool):
+    for path, value in _iterate_parameters(config):
+        if path[-1] == "bit_width" and isinstance(value, int) and value == 0 and not isinstance(value, bool):
             yield path, "bit_width 0"
+
+
+def _find_empty_values(config: Mapping[str, Any], _: EffectiveConfig) -> Found:
+    for path, value in _iterate_parameters(config):
+        if path[-1] in TRUTHY_KEYS and not value and not (path[-1] == "bit_width" and isinstance(value, int)):
+            yield path, f"an empty {path[-1]}"
+
+
+def _find_unread_statistic(config: Mapping[str, Any], _: EffectiveConfig) -> Found:
+    for path in _parameter_paths(config):
+        if TENSOR in path and not reads_key(str(path[-1]), str(path[-2])):
+            yield path, f"a statistic over batches for {path[-2]}"
+
+
+def _find_unlisted_tensors(config: Mapping[str, Any], _: EffectiveConfig) -> Found:
+    for path, entry in iterate_layers(config):
+        for name in entry.get(TENSOR, {}) if select_layer(entry) else ():
+            if name not in listed_tensors(entry):
+                yield (*path, TENSOR, name), f"settings of {name} in a layer that does not list it"
 
 
 def _find_mse_rounding(_: Mapping[str, Any], effective: EffectiveConfig) -> Found:
@@ -217,6 +240,27 @@ PITFALLS = (
         "the parser passes over it and keeps the value below",
         "write the width that is meant, such as 8",
         _find_zero_width,
+    ),
+    Pitfall(
+        "empty_values",
+        "error",
+        "the parser passes over it and keeps the value below",
+        "write a value, or remove the key",
+        _find_empty_values,
+    ),
+    Pitfall(
+        "unread_statistic",
+        "warning",
+        "the parser reads calib_statistic_method for input and activation alone",
+        "remove the key",
+        _find_unread_statistic,
+    ),
+    Pitfall(
+        "unlisted_tensors",
+        "warning",
+        "the parser applies a layer's settings to the tensor types it lists in quantizable_data_type alone",
+        "add the tensor type to the layer's quantizable_data_type, or remove its settings",
+        _find_unlisted_tensors,
     ),
     Pitfall(
         "mse_rounding",

@@ -13,6 +13,7 @@ from dpuforge.quant_config.tables import (
     STATISTIC_TENSORS,
     TENSOR_DEFAULTS,
     TENSOR_TYPES,
+    TRUTHY_KEYS,
 )
 
 Path = tuple[str | int, ...]
@@ -157,11 +158,16 @@ def _apply(trace: Trace, name: str, block: Mapping[str, Any], path: Path) -> Non
 
 
 def _counts(key: str, tensor: str, value: object, method: object) -> bool:
-    """Say whether the parser takes this value at all: a bit width of 0 keeps the previous one."""
+    """Say whether the parser takes this value at all."""
     if key == "percentage":
         return method == "percentile"
-    if key == "bit_width":
-        return isinstance(value, int) and value != 0
+    if key == "bit_width" and not isinstance(value, int):
+        return False
+    return reads_key(key, tensor) and (bool(value) or key not in TRUTHY_KEYS)
+
+
+def reads_key(key: str, tensor: str) -> bool:
+    """Say whether the parser reads a key for a tensor type: weights and bias have no statistic over batches."""
     return key != "calib_statistic_method" or tensor in STATISTIC_TENSORS
 
 

@@ -57,6 +57,8 @@ ENUMS = {
     "scale_type": ("poweroftwo", "float"),
     "calib_statistic_method": ("modal", "mean", "median", "max"),
 }
+# The parser tests these for truth, so that 0, null and "" keep the value below (measured for bit_width 0).
+TRUTHY_KEYS = ("bit_width", *ENUMS)
 BOOLEANS = ("symmetry", "per_channel", "signed", "narrow_range")
 BIT_WIDTH_RANGE = (0, 32)
 DEFAULT_PERCENTAGE = 99.99
