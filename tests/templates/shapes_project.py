@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,21 +97,47 @@ def stop_zygote() -> None:
     zygote.communicate()
 
 
-def run_script(root: Path, name: str, *arguments: str, **environment: str) -> Ran:
-    """Run a generated script of the project shapes as a user would, and return its exit status and output."""
-    zygote, output = start_zygote(), root / "output.txt"
+def ask_zygote(**request: object) -> int:
+    """Send one request and return the answer."""
+    zygote = start_zygote()
     assert zygote.stdin is not None
     assert zygote.stdout is not None
-    request = {
-        "script": str(root / "generated" / "shapes" / name),
-        "arguments": list(arguments),
-        "environment": environment,
-        "output": str(output),
-    }
     zygote.stdin.write(json.dumps(request) + "\n")
     zygote.stdin.flush()
-    status = int(zygote.stdout.readline())
-    return Ran(status, output.read_text(encoding="utf-8"))
+    return int(zygote.stdout.readline())
+
+
+class Running(NamedTuple):
+    """A script at work."""
+
+    pid: int
+    path: Path
+
+    def wait_for(self, text: str) -> None:
+        """Return once the script has printed a text; fail after a minute."""
+        for _ in range(6000):
+            if text in self.path.read_text(encoding="utf-8"):
+                return
+            time.sleep(0.01)
+        raise AssertionError(self.path.read_text(encoding="utf-8"))
+
+    def finish(self) -> Ran:
+        """Return the exit status and the output."""
+        return Ran(ask_zygote(wait=self.pid), self.path.read_text(encoding="utf-8"))
+
+
+def start_script(root: Path, name: str, *arguments: str, **environment: str) -> Running:
+    """Start a generated script of the project shapes as a user would."""
+    output = root / "output.txt"
+    output.write_text("", encoding="utf-8")
+    script = str(root / "generated" / "shapes" / name)
+    pid = ask_zygote(script=script, arguments=arguments, environment=environment, output=str(output))
+    return Running(pid, output)
+
+
+def run_script(root: Path, name: str, *arguments: str, **environment: str) -> Ran:
+    """Run a generated script of the project shapes, and return its exit status and output."""
+    return start_script(root, name, *arguments, **environment).finish()
 
 
 def read_result(root: Path, stage: str) -> dict[str, Any]:

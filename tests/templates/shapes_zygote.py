@@ -29,11 +29,11 @@ def become(request):
     runpy.run_path(request["script"], run_name="__main__")
 
 
-def run(request):
-    """Fork, run the script in the child and return its exit status."""
+def start(request):
+    """Fork, run the script in the child and return its process id."""
     child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return child
     status = 0
     try:
         become(request)
@@ -47,5 +47,11 @@ def run(request):
     os._exit(status)
 
 
+def wait(child):
+    """Return the exit status of a child: negative is a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 for line in sys.stdin:
-    print(run(json.loads(line)), flush=True)
+    request = json.loads(line)
+    print(wait(request["wait"]) if "wait" in request else start(request), flush=True)

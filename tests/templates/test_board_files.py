@@ -194,7 +194,9 @@ def test_app_classifies_every_image_in_order(board: Path) -> None:
     assert "EMULATION" in ran.output
     report = json.loads(ran.output[ran.output.index("{") :])
     assert [Path(image["name"]).name for image in report["images"]] == [f"{number}.png" for number in range(7)]
-    assert [image["top"][0]["class"] for image in report["images"]] == ["across"] * 3 + ["diagonal"] * 2 + ["upright"] * 2
+    assert [image["top"][0]["class"] for image in report["images"]] == ["across"] * 3 + ["diagonal"] * 2 + [
+        "upright"
+    ] * 2
     assert report["emulated"] is True
     assert report["batch"] == 2
     assert report["images"][0]["top"][0]["probability"] == pytest.approx(1 / (1 + 2 * np.exp(-9.0)))

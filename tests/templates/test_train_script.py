@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -172,15 +169,10 @@ def test_killed_training_goes_on_and_ends_the_same(root: Path) -> None:
     assert train(root, train=settings).status == 0
     unbroken = read_weights(root)
     (root / "build/shapes/train/model.pth").unlink()
-    command = [sys.executable, str(root / "generated/shapes/train.py")]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert child.stdout is not None
-    for line in child.stdout:
-        if line.startswith("model epoch 3/"):
-            break
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
+    running = shapes.start_script(root, "train.py")
+    running.wait_for("model epoch 3/")
+    os.kill(running.pid, signal.SIGKILL)
+    assert running.finish().status == -signal.SIGKILL
     folder = root / "build/shapes/train"
     assert not (folder / "model.pth").exists()
     assert not (folder / "result.json").exists()
@@ -203,19 +195,15 @@ def test_resume_is_refused_after_a_change(root: Path) -> None:
     assert "made with other scripts or data, starting anew" in ran.output
 
 
-def test_interrupted_training_says_so(root: Path) -> None:
-    """SIGINT ends with exit status 130 and a result that says interrupted."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_training_says_so(root: Path, number: signal.Signals) -> None:
+    """SIGINT and SIGTERM end with exit status 130 and a result that says interrupted."""
     shapes.write_scripts(shapes.make_project(train=shapes.make_train(epochs=2000, early_stopping=None)), root)
     assert shapes.run_script(root, "prepare.py").status == 0
-    command = [sys.executable, str(root / "generated/shapes/train.py")]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    for line in child.stdout:
-        if line.startswith("model epoch 2/"):
-            break
-    time.sleep(0.2)
-    child.send_signal(signal.SIGINT)
-    _, errors = child.communicate()
-    assert child.returncode == 130
-    assert "Traceback" not in errors
+    running = shapes.start_script(root, "train.py")
+    running.wait_for("model epoch 2/")
+    os.kill(running.pid, number)
+    ran = running.finish()
+    assert ran.status == 130
+    assert "Traceback" not in ran.output
     assert shapes.read_result(root, "train")["reason"] == "interrupted"

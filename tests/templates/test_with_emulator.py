@@ -1,0 +1,34 @@
+"""The whole chain of generated scripts on dpuforge's emulator, for one small network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import shapes_project as shapes
+
+from dpuforge.paths import emulator_path
+from dpuforge.records import project as records
+
+
+def test_every_script_runs_on_the_emulator(root: Path) -> None:
+    """Calibration, evaluation and deployment end well, marked as emulated, with an xmodel and a small int8 loss."""
+    if not (emulator_path() / "pytorch_nndct" / "apis.py").is_file():
+        pytest.skip("this checkout has no emulator")
+    settings = shapes.make_train(epochs=25, optimizer=records.Optimizer("adam", 1e-2, 0.0, 0.9), early_stopping=None)
+    shapes.write_stripes(root, {"train": 16, "val": 6, "test": 20})
+    quantization = shapes.make_quantization(max_accuracy_drop=15.0)
+    shapes.write_scripts(shapes.make_project(train=settings, quantization=quantization), root)
+    steps = ("prepare.py", "train.py", "quantize.py --mode calib", "evaluate.py", "quantize.py --mode deploy")
+    for step in steps:
+        name, *arguments = step.split()
+        ran = shapes.run_script(root, name, *arguments, PYTHONPATH=str(emulator_path()))
+        assert ran.status == 0, ran.output
+    evaluated, deployed = shapes.read_result(root, "evaluate"), shapes.read_result(root, "deploy")
+    assert evaluated["toolchain"]["name"] == deployed["toolchain"]["name"] == "emulator"
+    assert evaluated["metrics"]["float_accuracy"] > 85.0
+    assert evaluated["metrics"]["agreement"] > 85.0
+    assert "shapes_net_int.xmodel" in deployed["metrics"]["exports"]
+    info = json.loads((root / "build/shapes/calibrate/quantize_result/quant_info.json").read_text())
+    assert set(info) >= {"param", "output", "input"}
