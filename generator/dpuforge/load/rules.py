@@ -157,7 +157,8 @@ def _check_preprocess(context: Context) -> Iterator[Finding]:
     elif crop is not None and crop != size:
         what = f"the crop should be the network's input of {size[0]} x {size[1]} pixels, got {crop[0]} x {crop[1]}"
         yield _finding("data.preprocess.crop", what, "change crop or model.input; without a crop key they agree")
-    yield from _check_crop_fits(crop, resize)
+    else:
+        yield from _check_crop_fits(crop, resize)
 
 
 def _check_crop_fits(crop: tuple[int, int] | None, resize: Any) -> Iterator[Finding]:
@@ -244,8 +245,8 @@ def _check_freeze(context: Context) -> Iterator[Finding]:
         and context.get("transfer.freeze.layers") != "all_but_head"
     ):
         layers = show_value(context.get("transfer.freeze.layers"))
-        what = f"feature_extraction freezes all but the head, got {layers}"
-        yield _finding("transfer.freeze.layers", what, "write all_but_head, or method: fine_tuning")
+        what = f"feature_extraction trains the head alone, and this lets more layers learn, got {layers}"
+        yield _finding("transfer.freeze.layers", what, "write all_but_head, or method: fine_tuning", "warning")
 
 
 def _check_momentum(context: Context) -> Iterator[Finding]:

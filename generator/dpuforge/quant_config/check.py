@@ -162,7 +162,7 @@ def _check_blocks(
             ((*path, TENSOR, name), config.get(TENSOR, {}).get(name, {})),
         )
         for where, block in blocks:
-            methods[name] = block.get("method", methods[name])
+            methods[name] = block.get("method") or methods[name]
             yield from _check_block(block, name, where, methods[name])
 
 
