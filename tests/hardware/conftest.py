@@ -1,6 +1,7 @@
 """What every hardware test starts from: the shipped catalogue."""
 
 import pytest
+
 from dpuforge.load.catalogue import load_catalogue
 from dpuforge.records.hardware import Catalogue
 

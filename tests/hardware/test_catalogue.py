@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from dpuforge.errors import FormatError
 from dpuforge.load.catalogue import load_catalogue
 from dpuforge.load.resolve_board import resolve_board

@@ -1,6 +1,7 @@
 """Board, release and DPU: which go together, and what is said where they do not."""
 
 import pytest
+
 from dpuforge.load.resolve_board import HardwareError, resolve_board
 from dpuforge.records.hardware import Catalogue
 
@@ -55,13 +56,13 @@ def test_a_custom_dpu_is_written_as_its_fingerprint(
 @pytest.mark.parametrize("release", ["1.3", "1.4", "2.0", "2.5", "3.0", "3.5"])
 def test_every_size_of_the_zynq_dpu_resolves_on_any_zynq_board(catalogue: Catalogue, size: int, release: str) -> None:
     """B512 to B4096 give a registered target with that peak, or a choice between registered variants."""
-    try:
-        found = resolve_board(catalogue, "CUSTOM_ZYNQMP", release, f"B{size}")
-    except HardwareError as error:
-        assert "fits several DPUs" in error.message
-        assert all(f"B{size}" in name for name in error.remedy.removeprefix("choose one of ").split(", "))
+    if release in ("1.3", "1.4", "2.0") and size not in (2304, 3136, 4096):
+        with pytest.raises(HardwareError, match="fits several DPUs") as caught:  # _MAX and _MIN, none in an image
+            resolve_board(catalogue, "CUSTOM_ZYNQMP", release, f"B{size}")
+        choices = caught.value.remedy.removeprefix("choose one of ").split(", ")
+        assert [f"B{size}" in name for name in choices] == [True, True]
     else:
-        assert found.peak_ops_per_cycle == size
+        assert resolve_board(catalogue, "CUSTOM_ZYNQMP", release, f"B{size}").peak_ops_per_cycle == size
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class _Fusion:
     def _add(self, operator: Operator) -> None:
         before = self._done.get(operator.inputs[0]) if operator.inputs else None
         alone = before is not None and self._readers[_last_name(before)] == 1
-        if before is not None and operator.kind is OpKind.IDENTITY:
+        if before is not None and (operator.kind is OpKind.IDENTITY or _keeps_everything(operator)):
             self._merge(before, operator)
         elif before is not None and alone and self._takes(before, operator):
             self._merge(replace(before, nonlinear=ACTIVATIONS.get(operator.kind, before.nonlinear)), operator)
@@ -94,6 +94,12 @@ class _Fusion:
         top, left = _pad_of(before)
         pad = (operator.pad[0] + top, operator.pad[1] + top, operator.pad[2] + left, operator.pad[3] + left)
         self._done[operator.name] = replace(merged, pad=pad, merged=(before.name,))
+
+
+def _keeps_everything(operator: Operator) -> bool:
+    """Tell a pool that changes nothing; the compiler says "input and output is unchanged, so it will be removed"."""
+    still = operator.kernel == operator.stride == (1, 1) and not any(operator.pad)
+    return still and operator.kind in (OpKind.MAX_POOL, OpKind.AVERAGE_POOL)
 
 
 def _last_name(operator: Operator) -> str:

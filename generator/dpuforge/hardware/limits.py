@@ -154,8 +154,8 @@ def _check_weights(operator: Operator, target: Target) -> Iterator[Refusal]:
         rows = rows * -(-target.channels // 4) + 4
     if depth is not None and rows > depth:
         yield Refusal(
-            f"{_describe(operator)} of {operator.in_channels} input channels: its weights need {rows} rows of the weight"
-            f" bank, {target.name} has {depth}",
+            f"{_describe(operator)} of {operator.in_channels} input channels: its weights need {rows} rows of the"
+            f" weight bank, {target.name} has {depth}",
             "use a smaller kernel or fewer input channels (pool before a fully connected layer)",
         )
 

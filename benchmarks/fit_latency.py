@@ -1,0 +1,417 @@
+"""Fits the latency model (hardware/latency.py) on published frame rates and reports its error in cross-validation.
+
+    python benchmarks/fit_latency.py ../shared/facts/perf_visible.csv
+
+writes generator/dpuforge/hardware/latency_parameters.json and docs/latency_error.md. Needs torch, torchvision, timm,
+numpy and scipy. Weak priors (a tenth of a row each) keep parameters that a left-out family alone would fix near
+physical values. Takes about five minutes on one core.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import least_squares
+from zoo_networks import Zoo, find_network
+
+from dpuforge.emulator.operators import capture_operators
+from dpuforge.hardware.latency import (
+    Parameters,
+    layer_times,
+    measure_layers,
+    multi_fps,
+    single_latency_ms,
+    soft_max,
+)
+from dpuforge.hardware.limits import Target
+from dpuforge.hardware.partition import partition_operators
+from dpuforge.load.catalogue import load_catalogue
+from dpuforge.records.operator import Operator
+
+REPO = Path(__file__).resolve().parent.parent
+PARAMETERS = REPO / "generator" / "dpuforge" / "hardware" / "latency_parameters.json"
+REPORT = REPO / "docs" / "latency_error.md"
+ROBUST_SCALE = 0.08  # residuals beyond 8 % count linearly
+CATALOGUE = load_catalogue()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Boards fitted together: the same DPU family and compiler generation.
+
+    rows picks (board_norm, dpu_config, cores) of the CSV; the value is the board's name in the parameters.
+    """
+
+    name: str
+    family: str
+    isa: int
+    target: dict[str, str]
+    releases: tuple[str, ...]
+    rows: dict[tuple[str, str, str], str]
+    clock_mhz: float | None = None
+    bandwidth: float = 10.0
+    reuse: float = 0.3
+    prior_weight: float = 0.1
+
+
+ZYNQ = {("ZCU102", "B4096", "3"): "ZCU102", ("ZCU104", "B4096", "2"): "ZCU104", ("KV260", "B4096F", "1"): "KV260"}
+# With half a megabyte of banks, letting maps stay on the chip did not lower the error in cross-validation.
+SMALL: dict[str, Any] = {"reuse": 0.001, "prior_weight": 0.3}
+ISA0, ISA1 = {"": "DPUCZDX8G_ISA0_B4096_MAX_BG2"}, {"": "DPUCZDX8G_ISA1_B4096"}
+VCK190_96 = {("VCK190", "96 AIEs", "1"): "VCK190"}
+VCK190_192 = {**VCK190_96, ("VCK190", "C32B6CU1L2S2 (192 AIEs)", "1"): "VCK190"}
+ALVEO = {("U50LV", "", "6"): "U50", ("U50LV", "", "9"): "U50LV9E", ("U50LV", "", "10"): "U50LV10E"}
+VCK5000_MISC = {("VCK5000", "", "4PE"): "VCK5000 4PE", ("VCK5000", "aieMISC", "6PE"): "VCK5000 6PE aieMISC"}
+VCK5000 = {
+    ("VCK5000", "DWC", "6PE"): "VCK5000 6PE aieDWC",
+    ("VCK5000", "aieDWC", "6PE"): "VCK5000 6PE aieDWC",
+    ("VCK5000", "", "8PE"): "VCK5000 8PE",
+}
+VCK5000_TARGETS = {
+    "VCK5000 4PE": "DPUCVDX8H_ISA1_F2W4_4PE",
+    "VCK5000 6PE aieDWC": "DPUCVDX8H_ISA1_F2W4_6PE_aieDWC",
+    "VCK5000 6PE aieMISC": "DPUCVDX8H_ISA1_F2W4_6PE_aieMISC",
+    "VCK5000 8PE": "DPUCVDX8H_ISA1_F2W2_8PE",
+}
+GROUPS = (
+    Group("Zynq UltraScale+, 1.3 to 1.4.1", "DPUCZDX8G", 0, ISA0, ("1.3", "1.4", "1.4.1"), ZYNQ, **SMALL),
+    Group("Zynq UltraScale+, 2.0", "DPUCZDX8G", 0, ISA0, ("2.0",), ZYNQ, **SMALL),
+    Group("Zynq UltraScale+, 2.5 and later", "DPUCZDX8G", 1, ISA1, ("2.5", "3.0", "3.5"), ZYNQ, **SMALL),
+    Group("VCK190, 1.4", "DPUCVDX8G", 1, {"": "DPUCVDX8G_ISA1_C32B3"}, ("1.4", "1.4.1"), VCK190_96, 1333, 20),
+    Group("VCK190, 2.0", "DPUCVDX8G", 2, {"": "DPUCVDX8G_ISA2_C32B3"}, ("2.0",), VCK190_96, 1250, 20),
+    Group(
+        "VCK190, 2.5 and later",
+        "DPUCVDX8G",
+        3,
+        {"": "DPUCVDX8G_ISA3_C32B6"},
+        ("2.5", "3.0", "3.5"),
+        VCK190_192,
+        1250,
+        20,
+    ),
+    Group(
+        "VEK280 and V70, 3.5",
+        "DPUCV2DX8G",
+        1,
+        {"": "DPUCV2DX8G_ISA1_C20B14"},
+        ("3.5",),
+        {("VEK280", "C20B14CU1", "1"): "VEK280", ("V70", "C20B14CU1", "1"): "V70"},
+        bandwidth=60,
+    ),
+    Group(
+        "VCK5000 8PE, 6PE aieDWC",
+        "DPUCVDX8H",
+        1,
+        VCK5000_TARGETS,
+        ("1.4", "1.4.1", "2.0", "2.5", "3.0"),
+        VCK5000,
+        1250,
+        60,
+    ),
+    Group("VCK5000 4PE, 6PE aieMISC", "DPUCVDX8H", 1, VCK5000_TARGETS, ("2.5", "3.0", "3.5"), VCK5000_MISC, 1250, 60),
+    Group(
+        "U50, U50LV, U280, 1.3 to 1.4.1",
+        "DPUCAHX8H",
+        2,
+        {"": "DPUCAHX8H_ISA2"},
+        ("1.3", "1.4", "1.4.1"),
+        {**ALVEO, ("U280", "", "14"): "U280"},
+    ),
+    Group(
+        "U50LV, 2.0 and later", "DPUCAHX8H", 2, {"": "DPUCAHX8H_ISA2"}, ("2.0", "2.5"), {("U50LV", "", "10"): "U50LV"}
+    ),
+    Group(
+        "U50LV-DWC and U55C-DWC, 2.0 and later",
+        "DPUCAHX8H",
+        2,
+        {"": "DPUCAHX8H_ISA2_DWC"},
+        ("2.0", "2.5"),
+        {("U50LV", "DWC", "8"): "U50LV-DWC", ("U55C", "DWC", "11"): "U55C-DWC"},
+    ),
+    Group(
+        "U50, U50LV and U280 (8L), 1.4",
+        "DPUCAHX8L",
+        0,
+        {"": "DPUCAHX8L_ISA0"},
+        ("1.4", "1.4.1"),
+        {("U50LV", "", "1"): "U50LV", ("U280", "", "2"): "U280"},
+    ),
+    Group(
+        "U200 and U250",
+        "DPUCADF8H",
+        0,
+        {"": "DPUCADF8H_ISA0"},
+        ("1.3", "1.4", "1.4.1", "2.0", "2.5", "3.0"),
+        {("U200", "", "2"): "U200", ("U250", "", "4"): "U250"},
+    ),
+)
+FAMILY_NAMES = {"DPUv3E": "DPUCAHX8H"}
+
+# Parameter: (prior, standard deviation of its logarithm in units of PRIOR_WEIGHT). Physical sense: engines near their
+# full rate, 6 us to start a layer, 20 us a run, half a millisecond of host work, weights moved a little more than once.
+PRIORS = {
+    "conv_factor": 1.08,
+    "depthwise_factor": 0.7,
+    "misc_factor": 1.0,
+    "layer_ms": 0.006,
+    "run_ms": 0.02,
+    "host_ms": 0.45,
+    "host_parallel_ms": 0.02,
+    "weight_factor": 1.2,
+    "dense_factor": 1.2,
+    "reuse": 0.001,
+}
+CONTENTION = 0.2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One published figure of a network whose architecture is known; arrays holds its layers' costs as vectors."""
+
+    network: str
+    family: str
+    board: str
+    arrays: SimpleNamespace
+    layers: int
+    workload: float
+    pixels: int
+    clock_mhz: float
+    cores: int
+    batch: int
+    single: float
+    multi: float
+
+
+def read_rows(path: Path, group: Group, operators: dict[tuple[str, int, int], tuple[Operator, ...]]) -> list[Row]:
+    """Return the rows of the group whose network is known; each distinct figure once."""
+    found: dict[tuple[object, ...], Row] = {}
+    with path.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            zoo = find_network(row["zoo_name"])
+            made = _row(row, group, zoo, operators) if zoo else None
+            if made:
+                found[made.network, made.board, made.single, made.multi, made.clock_mhz] = made
+    return list(found.values())
+
+
+def _row(
+    row: dict[str, str], group: Group, zoo: Zoo, operators: dict[tuple[str, int, int], tuple[Operator, ...]]
+) -> Row | None:
+    release = row["release"].lstrip("v").replace("1.3.2", "1.3")
+    board = group.rows.get((row["board_norm"], row["dpu_config"], row["cores"]))
+    family = FAMILY_NAMES.get(row["family"], row["family"])
+    if board is None or release not in group.releases or family != group.family or row["clock_mhz"] == "287":
+        return None
+    if board == "U50LV" and group.family == "DPUCAHX8L" and row["clock_mhz"] == "333":
+        board = "U50"
+    key = (zoo.pattern, int(row["input_h"]), int(row["input_w"]))
+    if key not in operators:
+        operators[key] = capture_operators(zoo.build, key[1], key[2])
+    batch, cores = _parallel(row, group)
+    arrays, layers, workload = _arrays(key, operators[key], group.target.get(board) or group.target[""])
+    clock = group.clock_mhz or float(row["clock_mhz"].replace("(AIE-ML ", "").split()[-1].rstrip(")"))
+    single, multi = (float(row[name] or 0) for name in ("fps_single", "fps_multi"))
+    if not (single or multi):
+        return None
+    return Row(
+        row["zoo_name"],
+        zoo.family,
+        board,
+        arrays,
+        layers,
+        workload,
+        key[1] * key[2],
+        clock,
+        cores,
+        batch,
+        single,
+        multi,
+    )
+
+
+def _parallel(row: dict[str, str], group: Group) -> tuple[int, int]:
+    """Return (images in one run, runs side by side)."""
+    if group.family == "DPUCVDX8H":
+        return int(row["cores"].rstrip("PE")), 1
+    return int(row["batch"] or 1), int(row["cores"])
+
+
+_ARRAYS: dict[tuple[object, str], tuple[SimpleNamespace, int, float]] = {}
+
+
+def _arrays(
+    key: tuple[str, int, int], operators: tuple[Operator, ...], target: str
+) -> tuple[SimpleNamespace, int, float]:
+    if (key, target) not in _ARRAYS:
+        dpu = CATALOGUE.dpus[target]
+        layers = measure_layers(partition_operators(operators, Target(dpu, CATALOGUE.families[dpu.family])))
+        names = (
+            "conv_cycles",
+            "depthwise_cycles",
+            "misc_cycles",
+            "weight_bytes",
+            "input_bytes",
+            "output_bytes",
+            "bank_bytes",
+            "dense",
+        )
+        columns = {name: np.array([float(getattr(layer, name)) for layer in layers]) for name in names}
+        workload = float(sum(layer.work.workload for layer in layers))
+        _ARRAYS[key, target] = SimpleNamespace(**columns), len(layers), workload
+    return _ARRAYS[key, target]
+
+
+def predict(row: Row, parameters: Parameters) -> tuple[float, float]:
+    """Return (single, multi) frames per second of a row."""
+    alone = _run(row, parameters)
+    together = _run(row, parameters.with_cores(row.cores)) if row.cores > 1 else alone
+    single = 1e3 * row.batch / single_latency_ms(alone, parameters, row.batch, row.pixels)
+    return float(single), float(multi_fps(together, parameters, row.batch, row.cores))
+
+
+def _run(row: Row, parameters: Parameters) -> float:
+    times = soft_max(*layer_times(row.arrays, parameters, row.clock_mhz, row.batch))
+    return float(np.sum(times)) + parameters.layer_ms * row.layers + parameters.run_ms
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The vector that is fitted: logarithms of the common parameters, then bandwidth and contention per board."""
+
+    boards: tuple[str, ...]
+    group: Group
+
+    @property
+    def start(self) -> np.ndarray:
+        """The priors."""
+        per_board = [value for _ in self.boards for value in (self.group.bandwidth, CONTENTION)]
+        return np.log(np.array([*(PRIORS | {"reuse": self.group.reuse}).values(), *per_board]))
+
+    def unpack(self, vector: np.ndarray) -> dict[str, Parameters]:
+        """Return each board's parameters."""
+        values = [float(value) for value in np.exp(vector)]
+        common, rest = dict(zip(PRIORS, values, strict=False)), values[len(PRIORS) :]
+        return {
+            board: Parameters(**common, bandwidth=rest[2 * i], contention=rest[2 * i + 1])
+            for i, board in enumerate(self.boards)
+        }
+
+    def residuals(self, vector: np.ndarray, rows: Iterable[Row]) -> np.ndarray:
+        """Return the logarithm of predicted over published frame rates."""
+        parameters = self.unpack(vector)
+        found = []
+        for row in rows:
+            for guess, truth in zip(predict(row, parameters[row.board]), (row.single, row.multi), strict=True):
+                if truth:
+                    found.append(np.log(guess / truth))
+        return np.array(found)
+
+    def fit(self, rows: list[Row]) -> np.ndarray:
+        """Return the vector that fits the rows best, with soft priors."""
+        weights = np.full(len(self.start), self.group.prior_weight)
+        weights[len(PRIORS) :: 2] = 0.05  # bandwidth is free
+
+        def cost(vector: np.ndarray) -> np.ndarray:
+            return np.concatenate([self.residuals(vector, rows), weights * (vector - self.start)])
+
+        solution = least_squares(cost, self.start, loss="soft_l1", f_scale=ROBUST_SCALE, max_nfev=40)
+        return np.asarray(solution.x)
+
+
+def cross_validate(problem: Problem, rows: list[Row]) -> tuple[dict[str, list[float]], list[tuple[Row, float, float]]]:
+    """Leave out one network family at a time; return its residuals by family, and each row with its predictions."""
+    errors: dict[str, list[float]] = {}
+    guesses = []
+    for family in sorted({row.family for row in rows}):
+        kept, left = [r for r in rows if r.family != family], [r for r in rows if r.family == family]
+        if not kept:
+            continue
+        parameters = problem.unpack(problem.fit(kept))
+        guesses += [(row, *predict(row, parameters[row.board])) for row in left]
+        errors[family] = [
+            float(np.log(g / t))
+            for row, *pair in guesses[-len(left) :]
+            for g, t in zip(pair, (row.single, row.multi), strict=True)
+            if t
+        ]
+    return errors, guesses
+
+
+def band(guesses: list[tuple[Row, float, float]], index: int) -> list[float]:
+    """Return the 10 % and 90 % quantile of published over predicted, of families left out; 1 lies inside."""
+    truths = [(row.single, row.multi)[index] for row, *_ in guesses]
+    ratios = [truth / guess[index + 1] for guess, truth in zip(guesses, truths, strict=True) if truth]
+    if not ratios:
+        return band(guesses, 1 - index)
+    low, high = np.quantile(ratios, [0.1, 0.9])
+    return [round(float(min(low, 0.97)), 3), round(float(max(high, 1.03)), 3)]
+
+
+def baseline(rows: list[Row]) -> list[float]:
+    """Peak operations with one constant efficiency per board: the residuals of the multi-threaded rate."""
+    found: list[float] = []
+    for board in {row.board for row in rows}:
+        mine = [row for row in rows if row.board == board and row.multi]
+        ideal = [r.workload for r in mine]
+        logs = np.log([r.batch * r.cores * r.clock_mhz / c / r.multi for r, c in zip(mine, ideal, strict=True)])
+        found += list(logs - np.median(logs))
+    return found
+
+
+def summarise(errors: list[float]) -> str:
+    """Return the median and 90 % quantile of the relative error and the share within 25 %, as table cells."""
+    sizes = np.abs(np.exp(np.array(errors)) - 1)
+    return f"{np.median(sizes):.1%} | {np.quantile(sizes, 0.9):.1%} | {np.mean(sizes < 0.25):.1%}"
+
+
+def fit_group(
+    path: Path, group: Group, operators: dict[tuple[str, int, int], tuple[Operator, ...]]
+) -> tuple[dict[str, object], list[str]]:
+    """Fit one group; return its entry of the parameters and its lines of the report."""
+    rows = read_rows(path, group, operators)
+    problem = Problem(tuple(sorted({row.board for row in rows})), group)
+    fitted = problem.unpack(problem.fit(rows))
+    errors, guesses = cross_validate(problem, rows)
+    everything = [error for part in errors.values() for error in part]
+    first = next(iter(fitted.values()))
+    common = {name: round(getattr(first, name), 5) for name in PRIORS}
+    boards = {
+        name: {"bandwidth": round(value.bandwidth, 3), "contention": round(value.contention, 4)}
+        for name, value in fitted.items()
+    }
+    entry = {"name": group.name, "family": group.family, "isa": group.isa, "releases": list(group.releases)}
+    entry |= {"parameters": common, "boards": boards, "rows": len(rows)}
+    entry["band"] = {"single": band(guesses, 0), "multi": band(guesses, 1)}
+    lines = [f"| {group.name} | {len(rows)} | {summarise(everything)} | {summarise(baseline(rows))} |"]
+    lines += [f"| - without {name} | | {summarise(part)} | | | |" for name, part in errors.items()]
+    return entry, lines
+
+
+def main() -> None:
+    """Fit all groups and write parameters and report."""
+    path = Path(sys.argv[1])
+    operators: dict[tuple[str, int, int], tuple[Operator, ...]] = {}
+    entries, lines = [], []
+    for group in (group for group in GROUPS if len(sys.argv) < 3 or sys.argv[2] in group.name):
+        entry, report = fit_group(path, group, operators)
+        entries.append(entry)
+        lines += report
+        print(*report if "-v" in sys.argv else report[:1], sep="\n", flush=True)
+    source = "fitted by benchmarks/fit_latency.py on the published performance tables of the model zoo"
+    PARAMETERS.write_text(json.dumps({"source": source, "groups": entries}, indent=1) + "\n", encoding="utf-8")
+    head = "# Error of the latency model on network families left out\n\nWritten by benchmarks/fit_latency.py.\n\n"
+    head += "| boards | rows | median error | 90 % of rows within | rows within 25 % | baseline: median | 90 % | within 25 % |\n|---|---|---|---|---|---|---|---|\n"
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
