@@ -166,7 +166,7 @@ class torch_quantizer:
     ) -> None:
         """Write <Network>_int.onnx with QuantizeLinear and DequantizeLinear; needs mode test and one forward."""
         self._check_export("export_onnx_model")
-        writer = find_writer("dpuforge.xmodel.onnx", "write_onnx", "an ONNX file")
+        writer = find_writer("dpuforge.emulator.export_onnx", "export_onnx", "an ONNX file")
         path = _folder(output_dir) / f"{self.name}_int.onnx"
         opset = opset_version or max(self._quantised.settings.config.onnx_opset_version, 13)
         writer(self._quantised, path, opset_version=opset, dynamic_batch=dynamic_batch)
