@@ -94,6 +94,7 @@ def start_zygote() -> subprocess.Popen[str]:
 def stop_zygote() -> None:
     """End the process that forks for every script."""
     zygote = start_zygote()
+    zygote.kill()
     zygote.communicate()
 
 

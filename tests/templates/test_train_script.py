@@ -165,7 +165,7 @@ def test_training_needs_the_prepare_stage(root: Path) -> None:
 
 def test_killed_training_goes_on_and_ends_the_same(root: Path) -> None:
     """kill -9 leaves no half file; the next run resumes and its weights equal those of an unbroken run."""
-    settings = shapes.make_train(epochs=40, workers=0, early_stopping=None)
+    settings = shapes.make_train(epochs=12, workers=0, early_stopping=None)
     assert train(root, train=settings).status == 0
     unbroken = read_weights(root)
     (root / "build/shapes/train/model.pth").unlink()
