@@ -20,7 +20,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from dpuforge.emulator.describe import describe_call
+from dpuforge.emulator.describe import describe_call, expand_splits
 from dpuforge.emulator.graph import BatchSize, Call, Graph, Node, Param, Ref, leaves, map_template
 from dpuforge.emulator.operations import OutOfPlace
 from dpuforge.emulator.vocabulary import NUMBERED, UNNAMED, base_name
@@ -41,7 +41,7 @@ def capture_graph(
     with _evaluating(module), torch.no_grad():
         recorder = _record(module, tuple(example_inputs), kwargs)
         graph = _merge_batches(recorder, module, tuple(example_inputs), kwargs)
-    return _fold_constants(graph, recorder.results)
+    return expand_splits(_fold_constants(graph, recorder.results))
 
 
 def capture_shapes(module: nn.Module, *shapes: Sequence[int]) -> Graph:
@@ -54,7 +54,7 @@ def capture_shapes(module: nn.Module, *shapes: Sequence[int]) -> Graph:
         recorder = _record(_MetaTwin(module), inputs, {})
         nodes = _name_last(recorder)
     graph = Graph(recorder.network, tuple(nodes), recorder.outputs, recorder.tensors, recorder.batch)
-    return _fold_constants(graph, recorder.results)
+    return expand_splits(_fold_constants(graph, recorder.results))
 
 
 @contextmanager
@@ -104,7 +104,7 @@ class _Recorder(TorchFunctionMode):
         self.network = type(twin or module).__name__
         self.nodes: list[Node] = []
         self.tensors: dict[str, torch.Tensor] = {}
-        self.results: dict[str, Any] = {}
+        self.results: dict[str, Any] = {}  # of the nodes that depend on no input
         self.outputs: Any = None
         self._refs: Any = WeakTensorKeyDictionary()
         self._paths = {id(part): path for path, part in (twin or module).named_modules()}
@@ -187,7 +187,8 @@ class _Recorder(TorchFunctionMode):
         path, kind = self._stack[-1] if self._stack else ("", self.network)
         node = replace(node, module_path=path, module_type=kind, source=_user_line(), trace_index=len(self.nodes) + 2)
         self.nodes.append(node)
-        self.results[label] = result if not any(isinstance(leaf, Ref) for leaf in leaves(template)) else None
+        if all(leaf.node in self.results for leaf in leaves(template) if isinstance(leaf, Ref)):
+            self.results[label] = result
         if isinstance(result, torch.Tensor):
             self._refs[result] = Ref(label)
         else:
@@ -312,7 +313,8 @@ def _name_last(recorder: _Recorder) -> list[Node]:
         return Ref(new, leaf.index) if isinstance(leaf, Ref) and leaf.node == old else leaf
 
     recorder.outputs = map_template(recorder.outputs, visit)
-    recorder.results[new] = recorder.results.pop(old)
+    if old in recorder.results:
+        recorder.results[new] = recorder.results.pop(old)
     nodes = []
     for node in recorder.nodes:
         call = node.call.rewrite(visit)

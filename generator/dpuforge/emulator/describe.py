@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dpuforge.emulator.graph import Call, Node, Param, Ref, Shape, leaves
+from dpuforge.emulator.graph import Call, Graph, Node, Param, Ref, Shape, leaves, map_template
 from dpuforge.emulator.vocabulary import FUNCTIONS
 
 Bound = dict[str, Any]
@@ -199,6 +199,39 @@ _REFINEMENTS: Mapping[str, Refinement] = {
 }
 
 
-def call_of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Call:
-    """Return a Call, for nodes that passes make."""
-    return Call(function, args, kwargs)
+def expand_splits(graph: Graph) -> Graph:
+    """Replace each chunk and split along a dimension other than the batch by one slice per part, as the tool does."""
+    parts: dict[Ref, Ref] = {}
+
+    def visit(leaf: Any) -> Any:
+        return parts.get(leaf, leaf) if isinstance(leaf, Ref) else leaf
+
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        node = replace(node, call=node.call.rewrite(visit), inputs=tuple(visit(ref) for ref in node.inputs))
+        slices = _slices(node) if node.kind in ("nndct_chunk", "nndct_split") else ()
+        parts.update({Ref(node.name, index): Ref(part.name) for index, part in enumerate(slices)})
+        nodes.extend(slices or (node,))
+    return replace(graph, nodes=tuple(nodes), outputs=map_template(graph.outputs, visit))
+
+
+def _slices(node: Node) -> tuple[Node, ...]:
+    dim = node.attributes.get("dim")
+    if not isinstance(dim, int) or dim % len(node.shape) == 0:
+        return ()
+    dim, start, slices = dim % len(node.shape), 0, []
+    for position, shape in enumerate(node.shapes):
+        index = (*(slice(None),) * dim, slice(start, start + shape[dim]))
+        start += shape[dim]
+        call = Call(torch.Tensor.__getitem__, (node.inputs[0], index))
+        part = replace(node, kind="nndct_strided_slice", call=call, attributes={"index": index})
+        slices.append(replace(part, name=_part_name(node.name, position), shape=shape, shapes=(shape,)))
+    return tuple(slices)
+
+
+def _part_name(name: str, position: int) -> str:
+    """Number the parts on from the first; beyond what lies between two labels a suffix keeps them apart."""
+    head, _, label = name.rpartition("/")
+    if position and label.isdigit() and position < 13:
+        return f"{head}/{int(label) + position}"
+    return f"{name}_{position}" if position else name

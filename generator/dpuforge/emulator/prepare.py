@@ -231,6 +231,8 @@ _CONVOLVE: Mapping[str, Callable[..., Any]] = {
 
 def _standard_call(node: Node) -> Node:
     """Rewrite convolutions and dense layers as plain functional calls (input, weight, bias, settings)."""
+    if node.kind == "nndct_reshape":  # a view may have lost the contiguous() before it
+        return replace(node, call=Call(torch.reshape, (node.inputs[0], node.attributes["shape"])))
     if node.kind not in _CONVOLVE and node.kind != "nndct_dense":
         return node
     weight = Param(node.parameters["weight"])
