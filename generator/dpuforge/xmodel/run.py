@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from dpuforge.errors import FormatError, UsageError
 from dpuforge.xmodel.fixed_point import Value, real_value
 from dpuforge.xmodel.nouns import Graph, Op
-from dpuforge.xmodel.operators import Machine, run_op
+from dpuforge.xmodel.operands import Machine
+from dpuforge.xmodel.operators import run_op
 from dpuforge.xmodel.read import order_ops
 
 Images = NDArray[np.float32]
@@ -67,7 +68,7 @@ def run_outputs(
     batches: dict[str, list[Images]] = {name: [] for name in program.outputs}
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
-        for name, value in _run_batch(program, batch, watch):
+        for name, value in run_batch(program, batch, watch).items():
             batches[name].append(value.real.astype(np.float32))
         if progress is not None:
             progress(start + len(batch), len(images))
@@ -110,7 +111,11 @@ def _check_images(source: Op, x: NDArray[np.generic]) -> Images:
     return images
 
 
-def _run_batch(program: Program, batch: Images, watch: Watch | None) -> Iterator[tuple[str, Value]]:
+def run_batch(program: Program, batch: Images, watch: Watch | None = None) -> dict[str, Value]:
+    """Execute a prepared graph on one batch, float32 (N, H, W, C), and return its outputs by name.
+
+    Threads may share a program; `watch(op, value)` sees every tensor that is not a constant.
+    """
     values: dict[str, Value] = {**program.constants, program.source.name: real_value(batch)}
     for op in program.steps:
         values[op.name] = run_op(program.machine, op, _inputs(op, values))
@@ -119,8 +124,7 @@ def _run_batch(program: Program, batch: Images, watch: Watch | None) -> Iterator
         for name in set(op.all_inputs):
             if program.last_use[name] == op.name:
                 del values[name]
-    for name in program.outputs:
-        yield name, values[name]
+    return {name: values[name] for name in program.outputs}
 
 
 def _inputs(op: Op, values: Mapping[str, Value]) -> dict[str, tuple[Value, ...]]:
