@@ -22,7 +22,7 @@ class Evaluator:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._dying = _last_readers(graph)
+        self._dying = last_readers(graph)
 
     def run(
         self,
@@ -46,7 +46,7 @@ class Evaluator:
         return map_template(self.graph.outputs, _resolver(values, tensors, batch))
 
 
-def _last_readers(graph: Graph) -> list[list[str]]:
+def last_readers(graph: Graph) -> list[list[str]]:
     """Return, per position, the values nobody reads afterwards."""
     last = {node.name: position for position, node in enumerate(graph.nodes)}
     for position, node in enumerate(graph.nodes):
