@@ -60,6 +60,7 @@ class Group:
     bandwidth: float = 10.0
     reuse: float = 0.3
     prior_weight: float = 0.1
+    slow_engines: float = 1.0  # clock of the convolution array over the clock of the other engines
 
 
 ZYNQ = {("ZCU102", "B4096", "3"): "ZCU102", ("ZCU104", "B4096", "2"): "ZCU104", ("KV260", "B4096F", "1"): "KV260"}
@@ -85,8 +86,8 @@ GROUPS = (
     Group("Zynq UltraScale+, 1.3 to 1.4.1", "DPUCZDX8G", 0, ISA0, ("1.3", "1.4", "1.4.1"), ZYNQ, **SMALL),
     Group("Zynq UltraScale+, 2.0", "DPUCZDX8G", 0, ISA0, ("2.0",), ZYNQ, **SMALL),
     Group("Zynq UltraScale+, 2.5 and later", "DPUCZDX8G", 1, ISA1, ("2.5", "3.0", "3.5"), ZYNQ, **SMALL),
-    Group("VCK190, 1.4", "DPUCVDX8G", 1, {"": "DPUCVDX8G_ISA1_C32B3"}, ("1.4", "1.4.1"), VCK190_96, 1333, 20),
-    Group("VCK190, 2.0", "DPUCVDX8G", 2, {"": "DPUCVDX8G_ISA2_C32B3"}, ("2.0",), VCK190_96, 1250, 20),
+    Group("VCK190, 1.4", "DPUCVDX8G", 1, {"": "DPUCVDX8G_ISA1_C32B3"}, ("1.4", "1.4.1"), VCK190_96, 1333, 20, slow_engines=4),
+    Group("VCK190, 2.0", "DPUCVDX8G", 2, {"": "DPUCVDX8G_ISA2_C32B3"}, ("2.0",), VCK190_96, 1250, 20, slow_engines=3.75),
     Group(
         "VCK190, 2.5 and later",
         "DPUCVDX8G",
@@ -96,6 +97,7 @@ GROUPS = (
         VCK190_192,
         1250,
         20,
+        slow_engines=3.75,
     ),
     Group(
         "VEK280 and V70, 3.5",
@@ -105,6 +107,7 @@ GROUPS = (
         ("3.5",),
         {("VEK280", "C20B14CU1", "1"): "VEK280", ("V70", "C20B14CU1", "1"): "V70"},
         bandwidth=60,
+        slow_engines=3.9,
     ),
     Group(
         "VCK5000 8PE, 6PE aieDWC",
@@ -115,6 +118,7 @@ GROUPS = (
         VCK5000,
         1250,
         60,
+        slow_engines=3.6,
     ),
     Group("VCK5000 4PE, 6PE aieMISC", "DPUCVDX8H", 1, VCK5000_TARGETS, ("2.5", "3.0", "3.5"), VCK5000_MISC, 1250, 60),
     Group(
@@ -164,12 +168,12 @@ PRIORS = {
     "layer_ms": 0.006,
     "run_ms": 0.02,
     "host_ms": 0.45,
-    "host_parallel_ms": 0.02,
     "weight_factor": 1.2,
     "dense_factor": 1.2,
     "reuse": 0.001,
 }
-CONTENTION = 0.2
+PER_BOARD = ("bandwidth", "contention", "host_parallel_ms")
+CONTENTION, HOST_PARALLEL = 0.2, 0.02
 
 
 @dataclass(frozen=True)
@@ -292,16 +296,19 @@ class Problem:
     @property
     def start(self) -> np.ndarray:
         """The priors."""
-        per_board = [value for _ in self.boards for value in (self.group.bandwidth, CONTENTION)]
-        return np.log(np.array([*(PRIORS | {"reuse": self.group.reuse}).values(), *per_board]))
+        slow = self.group.slow_engines
+        changed = {"reuse": self.group.reuse, "misc_factor": slow, "depthwise_factor": PRIORS["depthwise_factor"] * slow}
+        per_board = [self.group.bandwidth, CONTENTION, HOST_PARALLEL] * len(self.boards)
+        return np.log(np.array([*(PRIORS | changed).values(), *per_board]))
 
     def unpack(self, vector: np.ndarray) -> dict[str, Parameters]:
         """Return each board's parameters."""
         values = [float(value) for value in np.exp(vector)]
         common, rest = dict(zip(PRIORS, values, strict=False)), values[len(PRIORS) :]
+        parts = (rest[i : i + len(PER_BOARD)] for i in range(0, len(rest), len(PER_BOARD)))
         return {
-            board: Parameters(**common, bandwidth=rest[2 * i], contention=rest[2 * i + 1])
-            for i, board in enumerate(self.boards)
+            board: Parameters(**common, **dict(zip(PER_BOARD, part, strict=True)))
+            for board, part in zip(self.boards, parts, strict=True)
         }
 
     def residuals(self, vector: np.ndarray, rows: Iterable[Row]) -> np.ndarray:
@@ -317,7 +324,7 @@ class Problem:
     def fit(self, rows: list[Row]) -> np.ndarray:
         """Return the vector that fits the rows best, with soft priors."""
         weights = np.full(len(self.start), self.group.prior_weight)
-        weights[len(PRIORS) :: 2] = 0.05  # bandwidth is free
+        weights[len(PRIORS) :: len(PER_BOARD)] = 0.05  # bandwidth is free
 
         def cost(vector: np.ndarray) -> np.ndarray:
             return np.concatenate([self.residuals(vector, rows), weights * (vector - self.start)])
@@ -383,10 +390,7 @@ def fit_group(
     everything = [error for part in errors.values() for error in part]
     first = next(iter(fitted.values()))
     common = {name: round(getattr(first, name), 5) for name in PRIORS}
-    boards = {
-        name: {"bandwidth": round(value.bandwidth, 3), "contention": round(value.contention, 4)}
-        for name, value in fitted.items()
-    }
+    boards = {name: {key: round(getattr(value, key), 4) for key in PER_BOARD} for name, value in fitted.items()}
     entry = {"name": group.name, "family": group.family, "isa": group.isa, "releases": list(group.releases)}
     entry |= {"parameters": common, "boards": boards, "rows": len(rows)}
     entry["band"] = {"single": band(guesses, 0), "multi": band(guesses, 1)}

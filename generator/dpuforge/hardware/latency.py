@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,12 @@ class Parameters:
     layer_ms: float
     run_ms: float
     host_ms: float
-    host_parallel_ms: float
     weight_factor: float
     dense_factor: float
     reuse: float
     bandwidth: float
     contention: float
+    host_parallel_ms: float
 
     def with_cores(self, cores: int) -> Parameters:
         """Return the parameters while several cores share the memory."""
@@ -221,11 +222,8 @@ def _ordinal(release: str) -> float:
 
 
 def _average(values: list[Mapping[str, float]]) -> dict[str, float]:
-    """The geometric mean of bandwidths and the mean of contentions."""
-    bandwidth, count = 1.0, len(values)
-    for value in values:
-        bandwidth *= value["bandwidth"] ** (1 / count)
-    return {"bandwidth": bandwidth, "contention": sum(value["contention"] for value in values) / count}
+    """Return the geometric mean of each constant over the boards of a group."""
+    return {key: prod(value[key] for value in values) ** (1 / len(values)) for key in values[0]}
 
 
 def _rate(target: Target, *names: str) -> int:
