@@ -14,6 +14,8 @@ import torch
 from dpuforge.emulator.adjust import FixPositions, adjust_positions
 from dpuforge.emulator.correction import BiasCorrector
 from dpuforge.emulator.evaluate import Evaluator, Values, call_node
+from dpuforge.emulator.fast_plan import Quantised
+from dpuforge.emulator.fast_test import Evaluation, EvaluationPath
 from dpuforge.emulator.graph import Graph, Node, Ref
 from dpuforge.emulator.points import PARAMETRIC, Points, is_compute, place_points, place_typed_points
 from dpuforge.emulator.prepare import prepare_graph
@@ -54,6 +56,7 @@ class QuantisedGraph:
         self.batches = 0
         self.adjusted = False
         self._frozen = False
+        self._evaluation: Evaluation | None = None
         self._warn = warn or (lambda code, text: None)
         self._correctors: dict[str, BiasCorrector] = {}
         self._quantised: dict[str, torch.Tensor] = {}
@@ -264,12 +267,31 @@ class QuantisedGraph:
         """Quantise the parameters with the steps in force; test does so where it has not been done."""
         self._frozen = True
         self._quantised = {key: self.quantised_parameter(key) for key in self.steps.param}
+        self._evaluation = None
+
+    def _current_evaluation(self) -> Evaluation:
+        """Return the evaluation of the steps in force; they may have been replaced since the last batch."""
+        if not self._frozen:
+            self.freeze_parameters()
+        if self._evaluation is None or not self._evaluation.fits(self.steps.output, self.steps.input):
+            tensors = {**self.graph.tensors, **self._quantised}
+            steps = Quantised(self.graph, dict(self.steps.output), self.steps.param, tensors, bool(self.steps.input))
+            self._evaluation = Evaluation(steps, self._test_in_float)
+        return self._evaluation
+
+    @property
+    def evaluation_path(self) -> EvaluationPath | None:
+        """How test computes, chosen at its first batch: on integers or in float, with the same bits; None before."""
+        return self._evaluation.path if self._evaluation is not None else None
 
     @torch.no_grad()
     def test(self, inputs: Sequence[torch.Tensor], observe: Callable[[str, Any], None] | None = None) -> Any:
         """Return the quantised network's outputs; observe(node name, value) sees every node's value."""
-        if not self._frozen:
-            self.freeze_parameters()
+        evaluation = self._current_evaluation()
+        return evaluation.run(inputs) if observe is None else self._test_in_float(inputs, observe)
+
+    def _test_in_float(self, inputs: Sequence[torch.Tensor], observe: Callable[[str, Any], None] | None) -> Any:
+        """The reference: every operator on floats that lie on their grids, fake-quantised at each point."""
 
         def after(node: Node, value: Any, values: Values) -> Any:
             step = self.steps.output.get(node.name)
