@@ -19,6 +19,8 @@ from dpuforge.xmodel.definitions import assemble_graph
 from dpuforge.xmodel.nouns import Argument, Attribute, Kind, Op, Tensor
 from dpuforge.xmodel.nouns import Graph as XmodelGraph
 
+NHWC_AXIS = {0: 0, 1: 3, 2: 1, 3: 2}  # PyTorch axis -> axis of an image with channels last
+
 Dims = tuple[int, ...]
 Attributes = Mapping[str, Attribute]
 Args = Sequence[tuple[str, Sequence[str]]]
@@ -139,7 +141,7 @@ class Builder:
     held: list[Held] = field(default_factory=list)
     operands: dict[tuple[str, int | None], Operand] = field(default_factory=dict)
     consumers: Mapping[str, list[str]] = field(default_factory=dict)
-    _transposed: dict[str, str] = field(default_factory=dict)
+    _transposed: dict[tuple[str, Layout], str] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
 
     @property
@@ -159,13 +161,14 @@ class Builder:
     def _transpose(self, found: Operand, layout: Layout) -> Operand:
         order = (0, 3, 1, 2) if layout is Layout.NATIVE else (0, 2, 3, 1)
         dims = tuple(found.dims[axis] for axis in order)
-        if found.op not in self._transposed:
+        key = (found.op, layout)
+        if key not in self._transposed:
             held = next(held for held in self.held if found.op in (held.op, f"{held.op}_fix"))
             name = f"{held.name}_sink_transpose_0"
             op = self.emit(name, "transpose", dims, {"order": ints(*order)}, found.op)
             self.held.append(replace(held, name=name, op=op, layout=layout))
-            self._transposed[found.op] = op
-        return Operand(self._transposed[found.op], dims, layout)
+            self._transposed[key] = op
+        return Operand(self._transposed[key], dims, layout)
 
     def emit(
         self, name: str, kind: str, dims: Dims, attrs: Attributes, inputs: str | Sequence[str] = (), more: Args = ()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from dpuforge.errors import FormatError
-from dpuforge.xmodel.fixed_point import Value
+from dpuforge.xmodel.fixed_point import Array, Value
 from dpuforge.xmodel.kernels import Window
 from dpuforge.xmodel.nouns import Kind, Op
 
@@ -18,6 +19,14 @@ _SCALARS: dict[str, tuple[Kind, ...]] = {
     "float": (Kind.FLOAT, Kind.DOUBLE),
     "bytes": (Kind.BYTES,),
 }
+
+
+@dataclass
+class Machine:
+    """What the operators share during a run: whether torch convolves, and sums of |weights| already taken."""
+
+    use_torch: bool = True
+    weight_sums: dict[str, int] = field(default_factory=dict)
 
 
 def attribute(op: Op, key: str, kind: str, default: Any = None) -> Any:
@@ -68,3 +77,10 @@ def window_of(op: Op) -> Window:
     if mode not in ("FLOOR", "CEIL"):
         raise FormatError(f"op {op.name!r}: pad_mode {mode!r} is not known", "known: FLOOR, CEIL")
     return Window((height, width), stride[::-1], dilation[::-1], (top, bottom, left, right))
+
+
+def four_dims(op: Op, value: Value) -> Array:
+    """Return the integers of an NHWC image. Raises FormatError for any other tensor."""
+    if value.data.ndim != 4 or not value.exact:
+        raise FormatError(f"op {op.name!r} wants a fixed NHWC image, got a tensor of {list(value.data.shape)}")
+    return value.data

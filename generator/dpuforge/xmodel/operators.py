@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from fractions import Fraction
-from math import prod
+from math import erf, prod, sqrt
 
 import numpy as np
 
@@ -26,18 +25,20 @@ from dpuforge.xmodel.fixed_point import (
     shift_left,
 )
 from dpuforge.xmodel.kernels import Window
+from dpuforge.xmodel.moves import (
+    run_concat,
+    run_pad,
+    run_pixel_shuffle,
+    run_reshape,
+    run_resize,
+    run_stack,
+    run_strided_slice,
+    run_transpose,
+)
 from dpuforge.xmodel.nouns import Op
-from dpuforge.xmodel.operands import Inputs, attribute, pair, single, vector, window_of
+from dpuforge.xmodel.operands import Inputs, Machine, attribute, four_dims, pair, single, vector, window_of
 
 _CONST_TYPES = {"float32": "<f4", "float64": "<f8", "int32": "<i4", "int64": "<i8", "int8": "i1", "uint8": "u1"}
-
-
-@dataclass
-class Machine:
-    """What the operators share during a run: whether torch convolves, and sums of |weights| already taken."""
-
-    use_torch: bool = True
-    weight_sums: dict[str, int] = field(default_factory=dict)
 
 
 Operator = Callable[[Machine, Op, Inputs], Value]
@@ -61,12 +62,6 @@ def run_op(machine: Machine, op: Op, inputs: Inputs) -> Value:
         found = list(value.data.shape)
         raise FormatError(f"op {op.name!r} gives a tensor of {found}, the file declares {list(op.dims)}")
     return value
-
-
-def _four_dims(op: Op, value: Value) -> Array:
-    if value.data.ndim != 4 or not value.exact:
-        raise FormatError(f"op {op.name!r} wants a fixed NHWC image, got a tensor of {list(value.data.shape)}")
-    return value.data
 
 
 def _const(machine: Machine, op: Op, inputs: Inputs) -> Value:
@@ -120,7 +115,7 @@ def _conv2d(machine: Machine, op: Op, inputs: Inputs) -> Value:
     if groups < 1 or shape[0] % groups or window.kernel != shape[1:3] or shape[3] * groups != x.data.shape[-1]:
         raise FormatError(f"op {op.name!r}: weights of {list(shape)} do not fit kernel, group or input")
     bound = _sums(machine, op, x, weights, (1, 2, 3))
-    sums = kernels.convolve(_four_dims(op, x), weights.data, window, groups, bound, machine.use_torch)
+    sums = kernels.convolve(four_dims(op, x), weights.data, window, groups, bound, machine.use_torch)
     return _with_bias(sums, bound, x.fix_point + weights.fix_point, inputs)
 
 
@@ -130,7 +125,7 @@ def _depthwise(machine: Machine, op: Op, inputs: Inputs) -> Value:
     if window.kernel != weights.data.shape[1:3] or weights.data.shape[3] != x.data.shape[-1]:
         raise FormatError(f"op {op.name!r}: weights of {list(weights.data.shape)} do not fit kernel or input")
     bound = _sums(machine, op, x, weights, (1, 2))
-    sums = kernels.convolve_depthwise(_four_dims(op, x), weights.data, window, bound, machine.use_torch)
+    sums = kernels.convolve_depthwise(four_dims(op, x), weights.data, window, bound, machine.use_torch)
     return _with_bias(sums, bound, x.fix_point + weights.fix_point, inputs)
 
 
@@ -140,7 +135,7 @@ def _transposed(machine: Machine, op: Op, inputs: Inputs) -> Value:
     window, groups = window_of(op), attribute(op, "group", "int", 1)
     if window.kernel != weights.data.shape[1:3] or weights.data.shape[3] * groups != x.data.shape[-1]:
         raise FormatError(f"op {op.name!r}: weights of {list(weights.data.shape)} do not fit kernel or input")
-    spread = kernels.insert_zeros(_four_dims(op, x), window.stride)
+    spread = kernels.insert_zeros(four_dims(op, x), window.stride)
     reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilation, strict=True)]
     top, left = reach[0] - window.pad[0], reach[1] - window.pad[2]
     bottom = op.dims[1] + reach[0] - spread.shape[1] - top  # the declared size fixes the rest (output padding)
@@ -222,6 +217,15 @@ def _sigmoid(x: Array) -> Array:
     return result
 
 
+def _silu(x: Array) -> Array:
+    return x * _sigmoid(x)
+
+
+def _gelu(x: Array) -> Array:
+    result: Array = x * 0.5 * (1 + np.vectorize(erf, otypes=[np.float64])(x * sqrt(0.5)))
+    return result
+
+
 def _softmax(machine: Machine, op: Op, inputs: Inputs) -> Value:
     x, axis = single(op, inputs).real, attribute(op, "axis", "int")
     powers = np.exp(x - x.max(axis=axis, keepdims=True))
@@ -261,7 +265,7 @@ def _ceil_pad(op: Op, x: Array, window: Window) -> Window:
 
 
 def _pool_window(op: Op, x: Value) -> tuple[Array, Window]:
-    image, window = _four_dims(op, x), window_of(op)
+    image, window = four_dims(op, x), window_of(op)
     if attribute(op, "global", "bool", False):
         window = Window((image.shape[1], image.shape[2]), (1, 1))
     if len(op.dims) == 4 and attribute(op, "pad_mode", "string", "FLOOR") == "CEIL":
@@ -287,51 +291,6 @@ def _avgpool(machine: Machine, op: Op, inputs: Inputs) -> Value:
     return divide(Value(total, x.fix_point, x.divisor, bound), count)
 
 
-def _concat(machine: Machine, op: Op, inputs: Inputs) -> Value:
-    values = align(inputs.get("input", ()))
-    data = np.concatenate([value.data for value in values], axis=attribute(op, "axis", "int"))
-    return Value(data, values[0].fix_point, values[0].divisor, max(v.bound for v in values), values[0].exact)
-
-
-def _stack(machine: Machine, op: Op, inputs: Inputs) -> Value:
-    values = align(inputs.get("input", ()))
-    data = np.stack([value.data for value in values], axis=attribute(op, "axis", "int"))
-    return Value(data, values[0].fix_point, values[0].divisor, max(v.bound for v in values), values[0].exact)
-
-
-def _reshape(machine: Machine, op: Op, inputs: Inputs) -> Value:
-    """Give the declared shape, which the `shape` input must repeat; the first dimension is the batch."""
-    x = single(op, inputs)
-    if inputs.get("shape"):
-        told = [int(size) for size in inputs["shape"][0].real.flat]
-        if len(told) != len(op.dims) or any(t not in (-1, d) for t, d in zip(told[1:], op.dims[1:], strict=True)):
-            raise FormatError(f"op {op.name!r}: the shape input says {told}, the file declares {list(op.dims)}")
-    return x.with_data(x.data.reshape(x.data.shape[0], *op.dims[1:]))
-
-
-def _transpose(machine: Machine, op: Op, inputs: Inputs) -> Value:
-    x, order = single(op, inputs), vector(op, "order")
-    if sorted(order) != list(range(x.data.ndim)) or order[0] != 0:
-        raise FormatError(f"op {op.name!r}: order {list(order)} on a tensor of {list(x.data.shape)}")
-    return x.with_data(x.data.transpose(order))
-
-
-def _resize(machine: Machine, op: Op, inputs: Inputs) -> Value:
-    x, mode = single(op, inputs), attribute(op, "mode", "string")
-    data = _four_dims(op, x)
-    if len(op.dims) != 4 or prod(op.dims[1:]) > kernels.MAX_ELEMENTS:
-        raise FormatError(f"op {op.name!r}: a resize to {list(op.dims)}")
-    scale = vector(op, "scale", 2)
-    if (round(data.shape[1] * scale[1]), round(data.shape[2] * scale[0])) != op.dims[1:3]:
-        raise FormatError(f"op {op.name!r}: scale {list(scale)} of {list(data.shape)} is not {list(op.dims)}")
-    if mode == "NEAREST":
-        return x.with_data(kernels.resize_nearest(data, op.dims[1], op.dims[2]))
-    if mode != "BILINEAR":
-        raise FormatError(f"op {op.name!r}: mode {mode!r} is not known", "known: NEAREST, BILINEAR")
-    half, corners = attribute(op, "half_pixel_centers", "bool"), attribute(op, "align_corners", "bool")
-    return real_value(kernels.resize_bilinear(x.real, op.dims[1], op.dims[2], half, corners))
-
-
 def _mean(machine: Machine, op: Op, inputs: Inputs) -> Value:
     """Average the axes that the declared shape lacks: the file does not say which, the shape does."""
     x = single(op, inputs)
@@ -345,20 +304,6 @@ def _mean(machine: Machine, op: Op, inputs: Inputs) -> Value:
         return real_value(x.data.mean(axis=axes, keepdims=keep))
     total = x.data.astype(integer_dtype(x.bound * count)).sum(axis=axes, keepdims=keep)
     return divide(Value(total, x.fix_point, x.divisor, x.bound * count), count)
-
-
-def _strided_slice(machine: Machine, op: Op, inputs: Inputs) -> Value:
-    x = single(op, inputs)
-    begin, end, strides = (vector(op, key, x.data.ndim) for key in ("begin", "end", "strides"))
-    if any(attribute(op, mask, "int", 0) for mask in ("ellipsis_mask", "new_axis_mask", "shrink_axis_mask")):
-        raise FormatError(f"op {op.name!r}: only begin and end masks are known")
-    masks = attribute(op, "begin_mask", "int", 0), attribute(op, "end_mask", "int", 0)
-    parts = [
-        slice(None if masks[0] >> i & 1 else begin[i], None if masks[1] >> i & 1 else end[i], strides[i])
-        for i in range(x.data.ndim)
-    ]
-    parts[0] = slice(None)  # the batch, whatever its size
-    return x.with_data(x.data[tuple(parts)])
 
 
 OPERATORS: dict[str, Operator] = {
@@ -375,18 +320,23 @@ OPERATORS: dict[str, Operator] = {
     "hard-swish": _hard_swish,
     "sigmoid": _elementwise(_sigmoid),
     "tanh": _elementwise(np.tanh),
+    "gelu": _elementwise(_gelu),
+    "aten::silu": _elementwise(_silu),
+    "hard-tanh": lambda machine, op, inputs: _clamp(single(op, inputs), -1, 1),
     "softmax": _softmax,
     "add": _add,
     "sub": _sub,
     "mul": _mul,
     "scale": _scale,
+    "pad": run_pad,
+    "pixel-shuffle": run_pixel_shuffle,
     "maxpool2d": _maxpool,
     "avgpool2d": _avgpool,
-    "concat": _concat,
-    "stack": _stack,
-    "reshape": _reshape,
-    "transpose": _transpose,
-    "resize": _resize,
+    "concat": run_concat,
+    "stack": run_stack,
+    "reshape": run_reshape,
+    "transpose": run_transpose,
+    "resize": run_resize,
     "aten::mean": _mean,
-    "strided_slice": _strided_slice,
+    "strided_slice": run_strided_slice,
 }

@@ -1,0 +1,111 @@
+"""The operators that move values without computing: joins, reshapes, slices, pads and resizes."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from dpuforge.errors import FormatError
+from dpuforge.xmodel import kernels
+from dpuforge.xmodel.fixed_point import Value, align, exact_constant, real_value
+from dpuforge.xmodel.nouns import Op
+from dpuforge.xmodel.operands import Inputs, Machine, attribute, four_dims, single, vector
+
+
+def run_concat(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Join along an axis on one scale."""
+    values = align(inputs.get("input", ()))
+    data = np.concatenate([value.data for value in values], axis=attribute(op, "axis", "int"))
+    return Value(data, values[0].fix_point, values[0].divisor, max(v.bound for v in values), values[0].exact)
+
+
+def run_stack(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Join along a new axis on one scale."""
+    values = align(inputs.get("input", ()))
+    data = np.stack([value.data for value in values], axis=attribute(op, "axis", "int"))
+    return Value(data, values[0].fix_point, values[0].divisor, max(v.bound for v in values), values[0].exact)
+
+
+def run_reshape(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Give the declared shape, which the `shape` input must repeat; the first dimension is the batch."""
+    x = single(op, inputs)
+    if inputs.get("shape"):
+        told = [int(size) for size in inputs["shape"][0].real.flat]
+        if len(told) != len(op.dims) or any(t not in (-1, d) for t, d in zip(told[1:], op.dims[1:], strict=True)):
+            raise FormatError(f"op {op.name!r}: the shape input says {told}, the file declares {list(op.dims)}")
+    return x.with_data(x.data.reshape(x.data.shape[0], *op.dims[1:]))
+
+
+def run_transpose(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Reorder the axes behind the batch."""
+    x, order = single(op, inputs), vector(op, "order")
+    if sorted(order) != list(range(x.data.ndim)) or order[0] != 0:
+        raise FormatError(f"op {op.name!r}: order {list(order)} on a tensor of {list(x.data.shape)}")
+    return x.with_data(x.data.transpose(order))
+
+
+def run_strided_slice(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Take a part of each axis behind the batch; a shrink mask drops axes."""
+    x = single(op, inputs)
+    begin, end, strides = (vector(op, key, x.data.ndim) for key in ("begin", "end", "strides"))
+    if any(attribute(op, mask, "int", 0) for mask in ("ellipsis_mask", "new_axis_mask")):
+        raise FormatError(f"op {op.name!r}: only begin, end and shrink masks are known")
+    dropped = attribute(op, "shrink_axis_mask", "int", 0)
+    masks = attribute(op, "begin_mask", "int", 0), attribute(op, "end_mask", "int", 0)
+    parts = [
+        slice(None if masks[0] >> i & 1 else begin[i], None if masks[1] >> i & 1 else end[i], strides[i])
+        for i in range(x.data.ndim)
+    ]
+    parts[0] = slice(None)  # the batch, whatever its size
+    data = x.data[tuple(parts)]
+    return x.with_data(data.squeeze(tuple(i for i in range(x.data.ndim) if dropped >> i & 1)))
+
+
+def run_pad(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Pad with one constant number: `paddings` holds a pair for each axis."""
+    x, sides = single(op, inputs), vector(op, "paddings", None, 0)
+    numbers = set(vector(op, "constant_values")) if "constant_values" in op.attrs else {0.0}
+    if (
+        attribute(op, "mode", "string") != "CONSTANT"
+        or len(numbers) != 1
+        or len(sides) != 2 * x.data.ndim
+        or any(sides[:2])
+    ):
+        raise FormatError(f"op {op.name!r}: only padding with one constant outside the batch is known")
+    pairs = list(zip(sides[::2], sides[1::2], strict=True))
+    if prod(size + sum(pair) for size, pair in zip(x.data.shape[1:], pairs[1:], strict=True)) > kernels.MAX_ELEMENTS:
+        raise FormatError(f"op {op.name!r}: pads of {list(sides)}")
+    filled, number = align((x, exact_constant(np.array(numbers.pop(), np.float32))))
+    data = np.pad(filled.data, pairs, constant_values=number.data.item())
+    return Value(data, filled.fix_point, filled.divisor, max(filled.bound, number.bound), filled.exact)
+
+
+def run_pixel_shuffle(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Move channels to space in PyTorch's order: channel c * r * r + i * r + j goes to row i, column j."""
+    x, r = single(op, inputs), attribute(op, "scale", "int")
+    n, height, width, channels = four_dims(op, x).shape
+    if r < 1:
+        raise FormatError(f"op {op.name!r}: scale {r}")
+    if attribute(op, "upscale", "bool"):
+        data = x.data.reshape(n, height, width, channels // (r * r), r, r).transpose(0, 1, 4, 2, 5, 3)
+        return x.with_data(data.reshape(n, height * r, width * r, -1))
+    data = x.data.reshape(n, height // r, r, width // r, r, channels).transpose(0, 1, 3, 5, 2, 4)
+    return x.with_data(data.reshape(n, height // r, width // r, -1))
+
+
+def run_resize(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Enlarge or shrink an image, nearest or bilinear."""
+    x, mode = single(op, inputs), attribute(op, "mode", "string")
+    data = four_dims(op, x)
+    if len(op.dims) != 4 or prod(op.dims[1:]) > kernels.MAX_ELEMENTS:
+        raise FormatError(f"op {op.name!r}: a resize to {list(op.dims)}")
+    scale = vector(op, "scale", 2)
+    if (round(data.shape[1] * scale[1]), round(data.shape[2] * scale[0])) != op.dims[1:3]:
+        raise FormatError(f"op {op.name!r}: scale {list(scale)} of {list(data.shape)} is not {list(op.dims)}")
+    if mode == "NEAREST":
+        return x.with_data(kernels.resize_nearest(data, op.dims[1], op.dims[2]))
+    if mode != "BILINEAR":
+        raise FormatError(f"op {op.name!r}: mode {mode!r} is not known", "known: NEAREST, BILINEAR")
+    half, corners = attribute(op, "half_pixel_centers", "bool"), attribute(op, "align_corners", "bool")
+    return real_value(kernels.resize_bilinear(x.real, op.dims[1], op.dims[2], half, corners))
