@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from dpuforge.execute.stages import LOG, Folders, Observer, Selection, check_too
 from dpuforge.execute.toolchain import ToolchainPlace, find_toolchain
 from dpuforge.load.catalogue import load_catalogue
 from dpuforge.plan.flow_contexts import find_image
+from dpuforge.records.plan import PlannedStage
 from dpuforge.records.result import StageResult, Status
 
 
@@ -56,6 +58,7 @@ def run_spec(path: Path, request: Request, watch: Watch) -> tuple[dict[str, Any]
     until_report = Selection(selection.start, "" if selection.until == "report" else selection.until)
     chosen = select_stages(planned, until_report)
     check_tools([stage for stage, _ in chosen], place)
+    _check_partition(item, chosen)
     pipeline.generate(item)
     folders = Folders(item.root, item.generated(), item.build)
     with watch(len(chosen)) as observer:
@@ -63,6 +66,18 @@ def run_spec(path: Path, request: Request, watch: Watch) -> tuple[dict[str, Any]
     failed = next((result for result in ended if result.status is Status.FAILED), None)
     document = report_spec(item, place.name)
     return document, _describe_failure(failed, item.build) if failed else None
+
+
+def _check_partition(item: pipeline.Prepared, chosen: tuple[tuple[PlannedStage, bool], ...]) -> None:
+    """Refuse, before a training that has never been done, a network that would not run on the DPU as demanded."""
+    training = [stage for stage, _ in chosen if stage.name == "train"]
+    on_dpu = item.project.quantization.target_device == "DPU"
+    if not training or not on_dpu or read_result(item.build / training[0].key) is not None:
+        return
+    from dpuforge.estimating import check_before_training
+
+    for line in check_before_training(item.project, item.root, item.targets):
+        print(line, file=sys.stderr)
 
 
 def _describe_failure(result: StageResult, build: Path) -> Failure:

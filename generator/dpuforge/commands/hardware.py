@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dpuforge.commands.screen import print_json, print_table
+from dpuforge.commands.screen import print_json, print_message, print_table
 from dpuforge.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
@@ -82,13 +82,20 @@ def _release_row(release: Any, catalogue: Any) -> dict[str, Any]:
     }
 
 
-def backbones(json_: Json = False) -> None:
+def backbones(
+    board: Annotated[str, typer.Option(help="Also estimate every backbone on this board, fastest first.")] = "",
+    release: Annotated[str, typer.Option(help="Vitis AI release; default: the newest that serves the board.")] = "",
+    json_: Json = False,
+) -> None:
     """Show the torchvision backbones a spec may name: parameters, multiply-accumulates, published weights.
 
-    Example: dpuforge backbones
+    Example: dpuforge backbones --board KV260
 
     Besides these, a spec may name timm/<name> or path/to/net.py:factory.
     """
+    if board:
+        _estimate_backbones(board, release, json_)
+        return
     from dpuforge.load.backbones import load_backbones
 
     found = load_backbones().values()
@@ -104,13 +111,95 @@ def _list_weights(backbone: Any) -> str:
     return ", ".join(f"{item.name} {item.top1} % at {item.crop} px" for item in backbone.weights)
 
 
+def _estimate_backbones(board: str, release: str, json_: bool) -> None:
+    from dpuforge.estimating import newest_release
+    from dpuforge.hardware.estimate import estimate_backbones, find_target
+    from dpuforge.load.catalogue import load_catalogue
+    from dpuforge.load.resolve_board import resolve_board
+
+    catalogue = load_catalogue()
+    target = resolve_board(catalogue, board, release or newest_release(catalogue, board))
+    rows = estimate_backbones(target, find_target(catalogue, target))
+    if json_:
+        print_json([{"backbone": row.backbone, **_without_layers(row.estimate)} for row in rows])
+        return
+    table = [(row.backbone, f"{row.height}x{row.width}", *_estimate_row(row.estimate)) for row in rows]
+    print_table(f"{target.board}, {target.target}, release {target.release}", ("backbone", "input", *_ESTIMATE), table)
+
+
 def estimate(
     what: Annotated[Path, typer.Argument(help="A spec, or an .xmodel file.")],
-    board: Annotated[str, typer.Option(help="The board.")] = "",
+    board: Annotated[list[str] | None, typer.Option(help="The board; may be repeated. Default: every board.")] = None,
+    release: Annotated[str, typer.Option(help="Vitis AI release; default: the spec's, or the newest.")] = "",
     json_: Json = False,
 ) -> None:
-    """Predict DPU/CPU partition, subgraphs, workload, latency and frames per second, with a band.
+    """Predict DPU/CPU partition, subgraphs, workload, latency and frames per second, with an 80 % band.
 
     Example: dpuforge estimate spec/quickstart.yaml --board KV260
+
+    Nothing is trained and nothing runs on a board: the figures come from operator limits and a latency model.
     """
-    raise UsageError("to be wired")
+    found = _estimate(what, tuple(board or ()), release)
+    if json_:
+        documents = [item.to_json() for item in found]
+        print_json(documents[0] if len(board or ()) == 1 else documents)
+        return
+    rows = [(item.board.board, item.board.target, *_estimate_row(item)) for item in found]
+    print_table(f"{what} (estimated, not measured)", ("board", "DPU", *_ESTIMATE), rows)
+    for item in found if len(found) == 1 else ():
+        cpu = [(place.operator.name, place.reason, place.remedy) for place in item.partition.cpu]
+        if cpu:
+            print_table("on the CPU", ("operator", "why", "what helps"), cpu)
+        for note in item.notes:
+            print_message(note)
+
+
+def _estimate(what: Path, boards: tuple[str, ...], release: str) -> tuple[Any, ...]:
+    from dpuforge import estimating
+    from dpuforge.load.catalogue import load_catalogue
+    from dpuforge.load.project import load_project
+    from dpuforge.paths import find_root
+
+    catalogue = load_catalogue()
+    if what.suffix in (".yaml", ".yml"):
+        project = load_project(what, catalogue).project
+        operators = estimating.capture_project(project, find_root(what))
+        targets = estimating.resolve_boards(catalogue, release or project.target.vitis_ai, boards, project)
+        return estimating.estimate_boards(operators, targets)
+    from dpuforge.xmodel.neutral import neutral_operators
+    from dpuforge.xmodel.read import read_xmodel
+
+    operators = neutral_operators(read_xmodel(what))
+    names = boards or tuple(name for name in catalogue.boards if catalogue.boards[name].releases)
+    found: list[Any] = []
+    for name in names:
+        try:
+            wanted = release or estimating.newest_release(catalogue, name)
+        except UsageError:
+            if boards:
+                raise
+            continue
+        found += estimating.resolve_boards(catalogue, wanted, [name])
+    return estimating.estimate_boards(operators, found)
+
+
+_ESTIMATE = ("DPU subgraphs", "on the CPU", "workload, GOP", "latency, ms", "fps, one thread", "fps, threads")
+
+
+def _estimate_row(item: Any) -> tuple[Any, ...]:
+    return (
+        item.partition.dpu_subgraphs,
+        len(item.partition.cpu),
+        f"{item.work.workload / 1e9:.3f}",
+        _band(item.latency_ms),
+        _band(item.fps_single),
+        _band(item.fps_multi),
+    )
+
+
+def _band(values: tuple[float, float, float] | None) -> str:
+    return f"{values[1]:.4g} ({values[0]:.4g} to {values[2]:.4g})" if values else "unknown"
+
+
+def _without_layers(item: Any) -> dict[str, Any]:
+    return {name: value for name, value in item.to_json().items() if name != "layers"}

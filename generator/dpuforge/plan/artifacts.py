@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dpuforge.plan import contexts, flow_contexts
+from dpuforge.plan import contexts, deploy_contexts, flow_contexts
 from dpuforge.records.hardware import BoardTarget, Release
 from dpuforge.records.plan import PlannedFile
 from dpuforge.records.project import Project
@@ -22,9 +22,10 @@ class Artifact:
 
 @dataclass(frozen=True)
 class BoardArtifact:
-    """One row: a file of boards/<BOARD>/; made from templates/boards/<path>.j2 with a context."""
+    """One row: a file of boards/<BOARD>/ ({net} is the network's name), from a template and a context."""
 
     path: str
+    template: str
     make_context: Callable[[Project, BoardTarget, Release], Any]
     executable: bool = False
 
@@ -49,7 +50,13 @@ ARTIFACTS = (
 )
 
 BOARD_ARTIFACTS = (
-    BoardArtifact("compile.sh",  flow_contexts.make_compile_context, executable=True),
+    BoardArtifact("compile.sh", "boards/compile.sh.j2", flow_contexts.make_compile_context, executable=True),
+    BoardArtifact("deploy/app.py", "boards/deploy/app.py.j2", deploy_contexts.make_app_context),
+    BoardArtifact("deploy/preprocess.py", "preprocess.py.j2", deploy_contexts.make_board_preprocess_context),
+    BoardArtifact("deploy/preprocess.hpp", "boards/deploy/preprocess.hpp.j2", deploy_contexts.make_header_file_context),
+    BoardArtifact("deploy/{net}.prototxt", "boards/deploy/network.prototxt.j2", deploy_contexts.make_prototxt_context),
+    BoardArtifact("deploy/meta.json", "boards/deploy/meta.json.j2", deploy_contexts.make_meta_context),
+    BoardArtifact("deploy/README.md", "boards/deploy/README.md.j2", deploy_contexts.make_readme_context),
 )
 # fmt: on
 
@@ -67,5 +74,5 @@ def _plan_board(project: Project, target: BoardTarget, release: Release) -> Iter
     folder = f"boards/{target.board}"
     yield PlannedFile(f"{folder}/arch.json", document=dict(target.arch_json))
     for row in BOARD_ARTIFACTS:
-        context = row.make_context(project, target, release)
-        yield PlannedFile(f"{folder}/{row.path}", f"boards/{row.path}.j2", context, executable=row.executable)
+        path = f"{folder}/{row.path.format(net=project.target.net_name)}"
+        yield PlannedFile(path, row.template, row.make_context(project, target, release), executable=row.executable)

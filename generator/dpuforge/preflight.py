@@ -1,0 +1,122 @@
+"""The preflight stage: read the xmodel back, run it on integers, and check it against every board's DPU.
+
+It is the last stage that needs no AMD tool. It runs as `python -m dpuforge.preflight`, joins load, xmodel and
+hardware, and predicts: what it says of a board was not measured on one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dpuforge import __version__
+from dpuforge.errors import StageError, UserError
+from dpuforge.execute.results import hash_file, write_result
+from dpuforge.hardware.estimate import Estimate, estimate_operators, find_target
+from dpuforge.load.catalogue import load_catalogue
+from dpuforge.load.project import load_project
+from dpuforge.load.resolve_board import resolve_board
+from dpuforge.records.project import Project
+from dpuforge.records.result import StageResult, Status
+from dpuforge.xmodel.dump import compare_with_dump
+from dpuforge.xmodel.neutral import neutral_operators
+from dpuforge.xmodel.nouns import Graph
+from dpuforge.xmodel.read import read_xmodel
+
+_DUMP = "quantize_result/deploy_check_data_int"
+
+
+def main() -> None:
+    """Run the stage and leave its result.json; exit code 3 where a check fails."""
+    parser = argparse.ArgumentParser(prog="python -m dpuforge.preflight", description=__doc__)
+    for option in ("--spec", "--root", "--build"):
+        parser.add_argument(option, required=True, type=Path)
+    parser.add_argument("--sha256", default="", help="digest of the spec; it only decides when the stage is stale")
+    arguments = parser.parse_args()
+    project = load_project(arguments.root / arguments.spec).project
+    xmodel = arguments.build / "deploy" / f"{project.target.net_name}_int.xmodel"
+    metrics: dict[str, Any] = {}
+    reason = ""
+    try:
+        _check(project, xmodel, metrics)
+    except UserError as error:
+        reason = str(error)
+        print(f"preflight: {reason}")
+    name = xmodel.relative_to(arguments.root).as_posix() if xmodel.is_relative_to(arguments.root) else str(xmodel)
+    result = StageResult(
+        stage="preflight",
+        status=Status.FAILED if reason else Status.DONE,
+        reason=reason,
+        toolchain={"name": "dpuforge", "versions": {"dpuforge": __version__}},
+        inputs={name: hash_file(xmodel)} if xmodel.is_file() else {},
+        metrics=metrics,
+    )
+    write_result(arguments.build / "preflight", result)
+    raise SystemExit(StageError.exit_code if reason else 0)
+
+
+def _check(project: Project, xmodel: Path, metrics: dict[str, Any]) -> None:
+    """Fill metrics; raise a UserError at the first check that fails, with the boards' figures already in place."""
+    if not xmodel.is_file():
+        raise StageError(f"{xmodel} does not exist", "run the deploy stage; only target_device DPU writes an xmodel")
+    graph = read_xmodel(xmodel)
+    print(f"read {xmodel.name}: {len(graph.ops)} operators")
+    metrics["integer_run"] = _run_on_integers(graph, xmodel.parent / _DUMP)
+    metrics["boards"] = {board: _describe(item) for board, item in _estimate(project, graph).items()}
+    _check_subgraphs(project, metrics["boards"])
+
+
+def _run_on_integers(graph: Graph, folder: Path) -> dict[str, int]:
+    """Compare the integer interpreter with every tensor the quantizer dumped beside the xmodel."""
+    dumps = sorted(path for path in folder.glob("*") if path.is_dir())
+    if len(dumps) != 1:
+        raise StageError(f"{folder} holds {len(dumps)} dumps, one is expected", "run the deploy stage again")
+    found = compare_with_dump(graph, dumps[0])
+    if found.different:
+        names = ", ".join(found.different[:5])
+        raise StageError(
+            f"the xmodel, run on integers, differs from the quantised network in {len(found.different)} tensors: {names}"
+        )
+    print(f"integer run: {found.tensors} tensors, {found.values} values, all equal to the quantised network's")
+    return {"tensors": found.tensors, "values": found.values}
+
+
+def _estimate(project: Project, graph: Graph) -> dict[str, Estimate]:
+    catalogue, operators = load_catalogue(), neutral_operators(graph)
+    found = {}
+    for choice in project.target.boards:
+        release = project.target.vitis_ai
+        target = resolve_board(catalogue, choice.board, release, choice.dpu, choice.fingerprint)
+        found[target.board] = estimate_operators(operators, target, find_target(catalogue, target))
+    return found
+
+
+def _describe(estimate: Estimate) -> dict[str, Any]:
+    document = estimate.to_json()
+    document["fps_estimate"] = document["fps"]["multi"]
+    kept = ("target", "dpu_subgraphs", "cpu_ops", "workload", "workload_on_arch", "latency_ms", "fps", "fps_estimate")
+    return {name: document[name] for name in (*kept, "notes")}
+
+
+def _check_subgraphs(project: Project, boards: Mapping[str, Mapping[str, Any]]) -> None:
+    wanted = project.target.dpu_subgraphs
+    for name, board in boards.items():
+        cpu = "; ".join(f"{op['op']}: {op['reason']}" for op in board["cpu_ops"])
+        fps = board["fps_estimate"]
+        rate = f"{fps[1]:.0f} ({fps[0]:.0f} to {fps[2]:.0f}) frames per second" if fps else "no frame rate is known"
+        print(f"{name} ({board['target']}): {board['dpu_subgraphs']} DPU subgraph(s) predicted, {rate} estimated")
+        if cpu:
+            print(f"{name}: on the CPU: {cpu}")
+    wrong = {name: board["dpu_subgraphs"] for name, board in boards.items() if board["dpu_subgraphs"] != wanted}
+    if wrong:
+        found = ", ".join(f"{count} on {name}" for name, count in wrong.items())
+        raise StageError(
+            f"target.dpu_subgraphs demands {wanted} DPU subgraph(s), predicted are {found}",
+            "change the operators named in the log, or the number in the spec",
+        )
+
+
+if __name__ == "__main__":
+    main()
