@@ -7,9 +7,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from dpuforge.xmodel.nouns import Graph
 from dpuforge.xmodel.read import parse_xmodel
-from numpy.typing import NDArray
 
 DATA = Path(__file__).resolve().parent.parent / "golden_data" / "xmodel"
 SMALL = ("tiny", "ops_a", "ops_b", "ops_c", "ops_e")

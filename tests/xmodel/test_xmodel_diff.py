@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from recorded_xmodels import SMALL, small_graph
+
 from dpuforge.xmodel.diff import Change, diff_xmodels
 from dpuforge.xmodel.nouns import Argument, Attribute, Graph, Kind, Op, OpDefinition, SubGraph, Tensor
 from dpuforge.xmodel.read import order_ops
-from recorded_xmodels import SMALL, small_graph
 
 Edit = Callable[[Graph], Graph]
 

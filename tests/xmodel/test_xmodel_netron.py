@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded_xmodels import SMALL, small_graph
+
 from dpuforge.xmodel.definitions import assemble_graph
 from dpuforge.xmodel.show import show_xmodel
 from dpuforge.xmodel.write import write_xmodel
-from recorded_xmodels import SMALL, small_graph
 
 READER = Path(__file__).with_name("netron_reader.mjs")
 PARTS = ("xmodel.js", "xmodel-proto.js", "protobuf.js", "text.js")

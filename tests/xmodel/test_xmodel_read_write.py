@@ -9,6 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recorded_xmodels import LARGE, read_golden, small_bytes, small_graph
+
 from dpuforge.errors import FormatError
 from dpuforge.xmodel.definitions import assemble_graph, known_definitions
 from dpuforge.xmodel.diff import diff_xmodels
@@ -27,9 +31,6 @@ from dpuforge.xmodel.nouns import (
 from dpuforge.xmodel.read import order_ops, parse_xmodel, read_xmodel
 from dpuforge.xmodel.schema import message_class
 from dpuforge.xmodel.write import serialise_xmodel, write_xmodel
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from recorded_xmodels import LARGE, read_golden, small_bytes, small_graph
 
 INT32, UINT32 = st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**32 - 1)
 INT64, UINT64 = st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**64 - 1)
@@ -91,7 +92,7 @@ def graphs(draw: st.DrawFn) -> Graph:
     return Graph(draw(NAMES), tuple(ops), draw(st.none() | SUBGRAPH), draw(ATTRIBUTES), definitions)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(graphs())
 def test_any_graph_survives_writing_and_reading(graph: Graph) -> None:
     """What is written is what is read, and writing it again gives the same bytes."""
@@ -181,7 +182,7 @@ def test_truncated_file_is_told_as_such(tmp_path: Path, share: float) -> None:
         read_xmodel(path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(0, 7000), st.binary(min_size=1, max_size=8))
 def test_damaged_file_gives_a_graph_or_a_format_error(place: int, noise: bytes) -> None:
     """Overwritten bytes never end in another exception."""
@@ -194,7 +195,7 @@ def test_damaged_file_gives_a_graph_or_a_format_error(place: int, noise: bytes) 
     assert graph.ops
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.binary(max_size=200))
 def test_noise_gives_a_format_error(noise: bytes) -> None:
     """Random bytes are refused (no op can hide in so few of them without a name clash or an op)."""

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recorded_xmodels import DATA, LARGE, SMALL, normalise, read_golden, small_graph, small_images, to_nchw
+
 from dpuforge.errors import FormatError, UsageError
 from dpuforge.xmodel import kernels
 from dpuforge.xmodel.fixed_point import Value, add, divide, exact_constant, multiply, quantise
 from dpuforge.xmodel.nouns import Attribute, Graph, Kind, Op
 from dpuforge.xmodel.run import run_outputs, run_xmodel
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from recorded_xmodels import DATA, LARGE, SMALL, normalise, read_golden, small_graph, small_images, to_nchw
 
 INT8, FIX_POINT = st.integers(-128, 127), st.integers(-4, 12)
 BACKENDS = pytest.mark.parametrize("use_torch", [True, False], ids=["torch", "numpy"])

@@ -8,9 +8,10 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from google.protobuf import descriptor_pb2
+
 from dpuforge.errors import FormatError
 from dpuforge.xmodel import schema
-from google.protobuf import descriptor_pb2
 
 FOLDER = Path(str(resources.files("dpuforge.xmodel")))
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from recorded_xmodels import read_golden, small_graph
+
 from dpuforge.errors import FormatError
 from dpuforge.xmodel.nouns import Argument, Attribute, DataType, Graph, Kind, Op, SubGraph, Tensor
 from dpuforge.xmodel.read import read_xmodel
 from dpuforge.xmodel.show import CompiledSummary, read_compiled, show_xmodel
 from dpuforge.xmodel.write import write_xmodel
-from recorded_xmodels import read_golden, small_graph
 
 FINGERPRINT = 0x101000016010407
 
