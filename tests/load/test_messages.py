@@ -57,7 +57,7 @@ CHANGED = [
     ("d/test}", "d/test, augment: [horizontal_flop]}",
      f"{AT}:4:66: data.augment: should be random_resized_crop, random_crop, horizontal_flip, vertical_flip, rotation "
      "or color_jitter, got 'horizontal_flop'\n"
-     "  help: Random changes of the training images."),
+     "  help: did you mean horizontal_flip?"),
     ("target:", "transfer: {method: distillation}\ntarget:",
      f"{AT}:5:1: transfer.teacher: method distillation needs a teacher\n"
      "  help: add teacher: {backbone: resnet50}, best with the path of weights trained on the same classes"),
@@ -70,9 +70,9 @@ CHANGED = [
     ("target:", "trian: {epochs: 3}\ntarget:", f"{AT}:5:1: trian: unknown key, got 'trian'\n"
      "  help: did you mean train?"),
     ("target:", "train: {epochs: true}\ntarget:", f"{AT}:5:17: train.epochs: should be a whole number, got true\n"
-     "  help: Passes over the training images."),
+     "  help: for example epochs: 20 (passes over the training images)"),
     ("target:", "train: {epochs: 3.5}\ntarget:", f"{AT}:5:17: train.epochs: should be a whole number, got 3.5\n"
-     "  help: Passes over the training images."),
+     "  help: for example epochs: 20 (passes over the training images)"),
     ("target:", "run: {type: 3}\ntarget:", f"{AT}:5:7: run.type: unknown key, got 'type'\n"
      "  help: known keys here: toolchain"),
     ("target:", "quantization: {calibration: {from: test}}\ntarget:",
@@ -172,6 +172,11 @@ def test_a_scalar_with_a_surprising_reading_is_refused(
     assert [(p.line, p.column, p.field, p.message, p.help) for p in problems] == [
         (1, 14, "description", message, remedy)
     ]
+
+
+def test_an_empty_mapping_misses_every_required_key(validate: Validate) -> None:
+    """Braces with nothing in them are a spec without its keys, and each missing key is named."""
+    assert [p.field for p in validate("{}")] == ["classes", "data", "model", "project", "target"]
 
 
 def test_quoted_scalars_are_text(validate: Validate) -> None:

@@ -195,3 +195,25 @@ def test_layer_mistakes_point_into_the_layer(validate: Any, folder: Path) -> Non
     assert (problem.line, problem.column) == (8, 51)
     assert problem.field == "quantization.layers[0].quantizable_data_type"
     assert "does not list activation and bias" in problem.message
+
+
+def test_all_mistakes_of_the_block_are_told_at_once(validate: Any) -> None:
+    """A broken key hides neither its neighbours nor what the device refuses, and is told once."""
+    text = f"{GOOD}quantization:\n"
+    text += (
+        "  {include_cle: 1, layers: 3, tensors: {biass: {}}, overall: {method: foo, symmetry: false, bit_width: 1e1}}\n"
+    )
+    assert [(p.field, p.message.split(",")[0]) for p in validate(text)] == [
+        ("quantization.include_cle", "should be true or false"),
+        ("quantization.layers", "should be a list"),
+        ("quantization.tensors.biass", "Unsupported keyword in quantization config: 'biass'"),
+        ("quantization.overall.method", "The method of input should be in the list ['maxmin'"),
+        ("quantization.overall.symmetry", "Only support symmetric quantization in DPU device if datatype is int"),
+        ("quantization.overall.bit_width", "YAML 1.1 reads this number as text"),
+    ]
+
+
+def test_a_broken_device_is_told_without_a_guess_at_its_rules(validate: Any) -> None:
+    """Which combinations fit cannot be said before the device is known."""
+    problems = validate(f"{GOOD}quantization: {{target_device: dpu, overall: {{scale_type: float}}}}\n")
+    assert [p.field for p in problems] == ["quantization.target_device"]

@@ -74,10 +74,11 @@ def _check(path: FilePath, catalogue: Catalogue | None) -> _Checked:
     sources = read_sources(path)
     findings = list(sources.findings)
     spec, defaults = fill_defaults(sources.value)
-    if sources.value:
+    if sources.value or not sources.findings:
         findings += _without_repeats(check_schema(sources.value), sources)
-        context = Context(spec, catalogue or _shipped_catalogue(), find_root(path), frozenset(sources.places))
-        findings += check_rules(context, findings)
+        broken = frozenset(finding.path for finding in findings if finding.severity == "error")
+        written = frozenset(sources.places)
+        findings += check_rules(Context(spec, catalogue or _shipped_catalogue(), find_root(path), written, broken))
     problems = {_locate(finding, sources.places) for finding in findings}
     return _Checked(sources, spec, defaults, tuple(sorted(problems)))
 

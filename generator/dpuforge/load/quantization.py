@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from dpuforge.load.defaults import look_up
 from dpuforge.load.findings import Finding, Path, show_value
+from dpuforge.load.schema import find_rules
 from dpuforge.quant_config import PARAM_KEYS, TENSOR_TYPES, Violation, check_config, find_pitfalls, name_newer_keys
 from dpuforge.quant_config.resolve import LAYER, OVERALL, TENSOR
 from dpuforge.quant_config.tables import FLAG_DEFAULTS, TENSOR_DEFAULTS
@@ -40,19 +41,40 @@ def to_quant_json(quantization: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def check_quantization(spec: Mapping[str, Any], release: object) -> Iterator[Finding]:
-    """Yield why the real parser refuses the block of a filled spec, what it gets wrong, and keys too new for it."""
-    quantization = spec["quantization"]
-    config = to_quant_json(quantization)
-    violations = check_config(config)
-    for violation in _first_per_place(violations):
-        path = to_spec_path(violation.path)
-        got = show_value(look_up(config, violation.path))
-        yield Finding(
-            path, f"{violation.message.rstrip('.')}, got {got}", violation.help, at_key=_is_unknown(violation.message)
-        )
-    if violations:
+def check_quantization(
+    spec: Mapping[str, Any], release: object, broken: Collection[Path] = frozenset()
+) -> Iterator[Finding]:
+    """Yield why the real parser refuses the block of a filled spec, what it gets wrong, and keys too new for it.
+
+    What is wrong on its own already (the paths in broken) is left out of the judgement and not told twice.
+    """
+    if not isinstance(spec.get("quantization"), Mapping):
         return
+    config = to_quant_json(_repair(spec["quantization"], broken))
+    found = [*_judge(config)] or [*_warn(config, release)]
+    yield from (finding for finding in found if finding.path not in broken)
+
+
+def _repair(quantization: Mapping[str, Any], broken: Collection[Path]) -> dict[str, Any]:
+    """Return the block with its broken keys replaced by defaults, and a broken target_device by one without rules."""
+    repaired = dict(quantization)
+    for path in broken:
+        if path[:1] != ("quantization",) or len(path) < 2:
+            continue
+        rules = find_rules(path[:2])
+        if len(path) == 2 or path[1] in ("layers", "quantizable_data_type"):
+            repaired[str(path[1])] = "FLEXML" if path[1] == "target_device" else rules.get("default")
+    return repaired
+
+
+def _judge(config: Mapping[str, Any]) -> Iterator[Finding]:
+    for violation in _first_per_place(check_config(config)):
+        message = f"{violation.message.rstrip('.')}, got {show_value(look_up(config, violation.path))}"
+        path = to_spec_path(violation.path)
+        yield Finding(path, message, violation.help, at_key=_is_unknown(violation.message))
+
+
+def _warn(config: Mapping[str, Any], release: object) -> Iterator[Finding]:
     for finding in find_pitfalls(config):
         pitfall = finding.pitfall
         path = to_spec_path(finding.path)

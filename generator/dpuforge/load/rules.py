@@ -23,12 +23,16 @@ MIN_CALIBRATION_IMAGES = 100
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule may look at: the filled spec, the hardware, the project root, and which keys the user wrote."""
+    """What a rule may look at: the filled spec, the hardware, the project root, and which keys the user wrote.
+
+    broken holds the paths of the values that are wrong on their own.
+    """
 
     spec: Mapping[str, Any]
     catalogue: Catalogue
     root: FilePath
     written: frozenset[Path]
+    broken: frozenset[Path]
 
     def get(self, dotted: str) -> Any:
         """Return the value of a dotted key, None where it is absent."""
@@ -43,12 +47,11 @@ class Rule:
     check: Callable[[Context], Iterator[Finding]]
 
 
-def check_rules(context: Context, findings: list[Finding]) -> list[Finding]:
-    """Return what the rules find; rules that read a key among `findings` are passed over."""
-    broken = [finding.path for finding in findings if finding.severity == "error"]
+def check_rules(context: Context) -> list[Finding]:
+    """Return what the rules find; rules that read a broken key are passed over."""
     found: list[Finding] = []
     for rule in RULES:
-        if not any(_overlap(tuple(key.split(".")), path) for key in rule.reads for path in broken):
+        if not any(_overlap(tuple(key.split(".")), path) for key in rule.reads for path in context.broken):
             found += rule.check(context)
     return found
 
@@ -260,7 +263,7 @@ def _check_momentum(context: Context) -> Iterator[Finding]:
 
 
 def _check_quantization(context: Context) -> Iterator[Finding]:
-    yield from check_quantization(context.spec, context.get("target.vitis_ai"))
+    yield from check_quantization(context.spec, context.get("target.vitis_ai"), context.broken)
 
 
 def _check_calibration(context: Context) -> Iterator[Finding]:
@@ -337,14 +340,5 @@ RULES = (
     Rule(("quantization.calibration",), _check_calibration),
     Rule(("target.vitis_ai",), _check_release),
     Rule((), _check_boards),
-    Rule(
-        (
-            "quantization.overall",
-            "quantization.tensors",
-            "quantization.layers",
-            "quantization.target_device",
-            "quantization.quantizable_data_type",
-        ),
-        _check_quantization,
-    ),
+    Rule((), _check_quantization),
 )

@@ -141,8 +141,10 @@ def _explain_allowed(path: Path, error: Any) -> Finding:
     allowed = [str(value) for value in error.constraint]
     bad = error.info[0] if error.code == codes.UNALLOWED_VALUES.code else (error.value,)
     faults = ", ".join(show_value(value) for value in bad)
-    close = [match for value in bad for match in get_close_matches(str(value), allowed, 1, 0.6)]
-    remedy = _help(path) or (f"did you mean {close[0]}?" if close else "")
+    lowered = {word.lower(): word for word in allowed}
+    close = [lowered[match] for value in bad for match in get_close_matches(str(value).lower(), lowered, 1, 0.6)]
+    advice = find_rules(path).get("meta", {}).get("help", "")
+    remedy = advice or (f"did you mean {close[0]}?" if close else "")
     return Finding(path, f"should be {_join(allowed)}, got {faults}", remedy or f"choose from {', '.join(allowed)}")
 
 
@@ -171,9 +173,21 @@ def _explain_empty(path: Path, error: Any) -> Finding:
 
 
 def _help(path: Path) -> str:
-    meta = find_rules(path).get("meta") or find_rules(path[:-1]).get("meta") or {}
-    text: str = meta.get("help") or meta.get("doc", "")
-    return text
+    """Return what to write at a path: the schema's own advice, or an example with what the key means."""
+    rules = find_rules(path)
+    if "meta" not in rules:
+        rules = find_rules(path[:-1])
+    meta = rules.get("meta", {})
+    doc: str = meta.get("doc", "")
+    if "help" in meta or rules.get("default") in (None, "", {}, []):
+        return str(meta.get("help", doc))
+    path = path if isinstance(path[-1], str) else path[:-1]
+    return f"for example {path[-1]}: {_write(rules['default'])} ({doc[:1].lower()}{doc[1:].rstrip('.')})"
+
+
+def _write(value: Any) -> str:
+    """Return a default as a user would write it in YAML."""
+    return f"[{', '.join(map(_write, value))}]" if isinstance(value, list) else show_value(value).strip("'")
 
 
 def _join(words: list[str]) -> str:
@@ -184,7 +198,9 @@ _EXPLAIN: dict[int, Callable[[Path, Any], Finding]] = {
     codes.UNKNOWN_FIELD.code: _explain_unknown,
     codes.REQUIRED_FIELD.code: _explain_missing,
     codes.BAD_TYPE.code: _explain_type,
-    codes.NOT_NULLABLE.code: lambda path, _: Finding(path, "should have a value, got null", _help(path)),
+    codes.NOT_NULLABLE.code: lambda path, _: Finding(
+        path, "should have a value, got null", "remove the key, or fill it in"
+    ),
     codes.UNALLOWED_VALUE.code: _explain_allowed,
     codes.UNALLOWED_VALUES.code: _explain_allowed,
     codes.MIN_VALUE.code: _explain_bound("at least"),

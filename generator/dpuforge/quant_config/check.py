@@ -55,11 +55,12 @@ def check_config(config: Mapping[str, Any]) -> tuple[Violation, ...]:
 
     The first violation is the one the tool itself prints; source: the acceptance matrix recorded from release 3.5.
     """
-    shape = _unique(_check_shape(config))
-    if shape:
-        return shape
-    values = _unique(_check_values(config))
-    return values if values else _unique(_check_device(config))
+    found = _unique(_check_shape(config))
+    if any(violation.code == "TypeError" for violation in found):
+        return found
+    found += _unique(_check_values(config))
+    said = {violation.path for violation in found}
+    return found + tuple(violation for violation in _unique(_check_device(config)) if violation.path not in said)
 
 
 def _unique(violations: Iterable[Violation]) -> tuple[Violation, ...]:
@@ -233,8 +234,7 @@ _CHECKS: dict[str, Callable[[str, str, object], Complaint]] = {
 
 
 def _check_device(config: Mapping[str, Any]) -> Iterator[Violation]:
-    effective = resolve_config(config)
-    device = effective.target_device
+    effective, device = resolve_config(config), config.get("target_device")
     model = LayerConfig(TENSOR_TYPES, effective.tensors)
     yield from _check_tensors(model, device, ())
     for kind, layers in (("layer_type", effective.layer_types), ("layer_name", effective.layer_names)):
@@ -247,7 +247,7 @@ def _last_entry(config: Mapping[str, Any], kind: str, name: str) -> Path:
     return [path for path, entry in iterate_layers(config) if select_layer(entry) == (kind, name)][-1]
 
 
-def _check_tensors(layer: LayerConfig, device: str, path: Path) -> Iterator[Violation]:
+def _check_tensors(layer: LayerConfig, device: object, path: Path) -> Iterator[Violation]:
     for name in layer.quantizable_data_type:
         if layer.tensors[name].datatype == "int":
             if device == "DPU":
@@ -270,7 +270,7 @@ def _check_bias_width(layer: LayerConfig, path: Path) -> Iterator[Violation]:
         yield Violation(blame, says, f"bias has {bias.bit_width}, activation {activation.bit_width}: write the same")
 
 
-def _check_tensor(name: str, tensor: TensorConfig, device: str, path: Path) -> Iterator[Violation]:
+def _check_tensor(name: str, tensor: TensorConfig, device: object, path: Path) -> Iterator[Violation]:
     for rule in DEVICE_RULES.get(device, ()) if isinstance(device, str) else ():
         if rule.broken(name, tensor):
             yield Violation(_blame(tensor, rule.key, path), rule.says + INTEGER_ONLY, rule.remedy)
