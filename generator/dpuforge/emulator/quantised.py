@@ -239,6 +239,7 @@ class QuantisedGraph:
         self.corrections = {
             key: self.graph.tensors[key] - corrector.bias for key, corrector in self._correctors.items()
         }
+        self.steps.output = {name: self.steps.output[name] for name in self.points.outputs if name in self.steps.output}
         if self.settings.config.target_device == "DPU" and not self.adjusted:
             self._adjust()
             self.adjusted = True

@@ -1,0 +1,113 @@
+"""Whole networks against the real tool: every fix position, history, integer and output."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.emulator.recorded import (
+    Outcome,
+    Recording,
+    arrays,
+    calibrate_and_test,
+    count_flips,
+    large_recording,
+    recorded_histories,
+    recorded_tables,
+    small_recording,
+    tables,
+)
+from tests.emulator.small_networks import SMALL_NETWORKS
+
+_TO_OHWI = {"plain": (0, 2, 3, 1), "depthwise": (1, 2, 3, 0), "transposed": (1, 2, 3, 0)}
+
+
+def check_steps(recording: Recording, outcome: Outcome) -> None:
+    """Compare fix positions (names and order included) and histories."""
+    mine, theirs = tables(outcome.quantised), recorded_tables(recording.folder)
+    assert count_flips(mine, theirs) == []
+    assert [list(mine[table]) for table in theirs] == [list(theirs[table]) for table in theirs]
+    histories = {name: [row[0] for row in rows] for name, rows in outcome.histories.items()}
+    assert histories == recorded_histories(recording.folder)
+
+
+def check_integers(recording: Recording, outcome: Outcome) -> None:
+    """Compare every quantised activation and parameter as integers."""
+    names = outcome.quantised.graph.normalised_names()
+    fix = {names[name]: position for name, (_, position) in outcome.quantised.fix.output.items()}
+    for name, expected in arrays(recording.folder / "acts_int8.npz").items():
+        assert np.array_equal(outcome.activations[name] * 2.0 ** fix[name], expected), name
+    for key, expected in arrays(recording.folder / "params_int8.npz").items():
+        position = outcome.quantised.fix.param[key][1]
+        assert np.array_equal(outcome.quantised.quantised_parameter(key).numpy() * 2.0**position, expected), key
+
+
+@cache
+def small_outcome(name: str) -> Outcome:
+    """Return the emulator's run of a small network, made once."""
+    return calibrate_and_test(small_recording(name))
+
+
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_small_network_equals_the_real_tool(name: str) -> None:
+    """Calibration and test of a small network give the recorded steps, integers and output."""
+    recording = small_recording(name)
+    outcome = small_outcome(name)
+    check_steps(recording, outcome)
+    check_integers(recording, outcome)
+    assert np.array_equal(outcome.output, arrays(recording.folder / "quant_out.npz")["y"])
+
+
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_folded_and_equalised_parameters(name: str) -> None:
+    """Folding and equalisation give the recorded float parameters bit by bit."""
+    recording = small_recording(name)
+    outcome = small_outcome(name)
+    kinds = {key: node.kind for node in outcome.quantised.graph.nodes for key in node.parameters.values()}
+    for key, expected in arrays(recording.folder / "folded_params.npz").items():
+        mine = outcome.quantised.graph.tensors[key].numpy()
+        if mine.ndim == 4:
+            kind = kinds[key]
+            layout = "depthwise" if "depthwise" in kind else "transposed" if "transpose" in kind else "plain"
+            mine = mine.transpose(_TO_OHWI[layout])
+        assert np.array_equal(mine, expected), key
+
+
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_bias_corrections(name: str) -> None:
+    """Bias corrections agree with the recorded ones; only the float convolution's summation order may show."""
+    recording = small_recording(name)
+    outcome = small_outcome(name)
+    expected = arrays(recording.folder / "bias_corr.npz")
+    names = outcome.quantised.graph.normalised_names()
+    for node in outcome.quantised.graph.nodes:
+        if names[node.name] in expected:
+            mine = outcome.quantised.corrections[node.parameters["bias"]].numpy()
+            np.testing.assert_allclose(mine, expected[names[node.name]], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vgg_small", "resnet18"])
+def test_large_network_equals_the_real_tool(name: str, golden: Path) -> None:
+    """Calibration and test at 224x224 give the recorded steps, integers and output."""
+    recording = large_recording(name, golden)
+    outcome = calibrate_and_test(recording)
+    check_steps(recording, outcome)
+    check_integers(recording, outcome)
+    assert np.array_equal(outcome.output, arrays(recording.folder / "quant_out.npz")["y"])
+
+
+@pytest.mark.slow
+def test_mobilenet_flips_are_few_and_small(golden: Path) -> None:
+    """mobilenet_v2: at most 1 % of the fix positions flip, each by one; the output follows within one step."""
+    recording = large_recording("mobilenet_v2", golden)
+    outcome = calibrate_and_test(recording)
+    theirs = recorded_tables(recording.folder)
+    flips = count_flips(tables(outcome.quantised), theirs)
+    print(f"mobilenet_v2: {len(flips)} flips of {sum(map(len, theirs.values()))}: {flips}")
+    assert len(flips) <= 0.01 * sum(map(len, theirs.values()))
+    assert all(abs(mine[0][1] - other[0][1]) == 1 for _, mine, other in flips)
+    expected = arrays(recording.folder / "quant_out.npz")["y"]
+    last = outcome.quantised.fix.output[outcome.quantised.graph.nodes[-1].name][1]
+    assert np.abs(outcome.output - expected).max() <= 2.0**-last
