@@ -1,0 +1,115 @@
+"""compile.sh against a stand-in for AMD's closed compiler that behaves, and misbehaves, as recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPO
+
+FAKE = """#!/usr/bin/env python3
+import hashlib, json, os, pathlib, sys
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+assert sorted(options) == ["-a", "-n", "-o", "-x"], sys.argv
+mode = os.environ.get("FAKE_MODE", "")
+if mode == "refuse" or not pathlib.Path(options["-x"]).is_file():
+    sys.exit("cannot open the xmodel")
+target = json.loads(pathlib.Path(options["-a"]).read_text())["target"]
+print("[UNILOG][INFO] Target architecture: " + ("DPUCZDX8G_ISA0_B4096" if mode == "target" else target))
+count = 2 if mode == "split" else 1
+print(f"[UNILOG][INFO] Total device subgraph number 3, DPU subgraph number {count}")
+if mode == "fatal":
+    print("[UNILOG][FATAL][XCOM_DATA_OUTRANGE][Data value is out of range!]")
+if mode == "nothing":
+    sys.exit(0)
+out = pathlib.Path(options["-o"])
+compiled = out / (options["-n"] + ".xmodel")
+compiled.write_bytes(b"compiled")
+digest = hashlib.md5(b"other" if mode == "md5" else b"compiled").hexdigest()
+(out / "md5sum.txt").write_text(digest + "\\n")
+(out / "meta.json").write_text(json.dumps({"target": target}))
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project with generated scripts, a quantised xmodel and the stand-in compiler in bin/."""
+    shutil.copytree(REPO / "generated/quickstart", tmp_path / "generated/quickstart")
+    deploy = tmp_path / "build/quickstart/deploy"
+    deploy.mkdir(parents=True)
+    (deploy / "resnet18_digits_int.xmodel").write_bytes(b"quantised")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/vai_c_xir").write_text(FAKE)
+    (tmp_path / "bin/vai_c_xir").chmod(0o755)
+    return tmp_path
+
+
+def compile_board(root: Path, mode: str = "", *args: str, path: str = "") -> subprocess.CompletedProcess[str]:
+    script = root / "generated/quickstart/boards/KV260/compile.sh"
+    env = {**os.environ, "FAKE_MODE": mode, "PATH": f"{path or root / 'bin'}:{os.environ['PATH']}"}
+    return subprocess.run([script, *args], env=env, cwd="/", capture_output=True, text=True, check=False)
+
+
+def test_a_good_compile_leaves_the_files_and_says_so(root: Path) -> None:
+    """The compiled xmodel, its digest and the log lie in build/<project>/compile/<BOARD>."""
+    done = compile_board(root)
+    assert done.returncode == 0, done.stderr
+    folder = root / "build/quickstart/compile/KV260"
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["md5sum.txt", "meta.json", "resnet18_digits.xmodel", "vai_c_xir.log"]
+    assert "1 DPU subgraph" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "words"),
+    [
+        ("refuse", 3, "stopped with exit code 1"),
+        ("nothing", 3, "does not exist or is empty"),
+        ("md5", 3, "md5sum.txt says"),
+        ("split", 3, "2 DPU subgraphs, the spec demands 1"),
+        ("fatal", 3, "fatal error"),
+        ("target", 3, "compiled for DPUCZDX8G_ISA0_B4096"),
+    ],
+)
+def test_every_way_to_fail_is_refused_with_its_reason(root: Path, mode: str, code: int, words: str) -> None:
+    """A compiler that fails, silently or not, fails the script, also after a good run left its files."""
+    assert compile_board(root).returncode == 0
+    done = compile_board(root, mode)
+    assert done.returncode == code
+    assert words in done.stderr
+
+
+def test_a_missing_xmodel_names_the_stage_that_makes_it(root: Path) -> None:
+    """Without the quantised xmodel the message says which stage to run."""
+    (root / "build/quickstart/deploy/resnet18_digits_int.xmodel").unlink()
+    done = compile_board(root)
+    assert done.returncode == 3
+    assert "run the deploy stage first" in done.stderr
+
+
+def test_a_missing_compiler_exits_4_and_names_the_image(root: Path) -> None:
+    """Outside AMD's image the script says where vai_c_xir lives."""
+    (root / "bin/vai_c_xir").unlink()
+    done = compile_board(root)
+    assert done.returncode == 4
+    assert "xilinx/vitis-ai-pytorch-cpu" in done.stderr
+
+
+def test_bad_usage_exits_2_and_help_explains(root: Path) -> None:
+    """An unknown argument and an option without its value are usage errors."""
+    assert compile_board(root, "", "--nonsense").returncode == 2
+    assert compile_board(root, "", "--root").returncode == 2
+    done = compile_board(root, "", "--help")
+    assert done.returncode == 0
+    assert "--xmodel" in done.stdout
+
+
+def test_arch_json_names_the_target(root: Path) -> None:
+    """The compiler is pointed at the project's own arch.json, never at one inside the image."""
+    arch = json.loads((root / "generated/quickstart/boards/KV260/arch.json").read_text())
+    assert arch == {"target": "DPUCZDX8G_ISA1_B4096"}
