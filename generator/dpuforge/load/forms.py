@@ -91,7 +91,11 @@ def check_size(value: object) -> Iterator[Fault]:
     for index, part in enumerate(parts):
         if isinstance(part, bool) or not isinstance(part, int) or not low <= part <= high:
             where: Path = (index,) if isinstance(value, list) else ()
-            yield Fault(f"should be a whole number of pixels from {low} to {high}, got {show_value(part)}", "", where)
+            yield Fault(
+                f"should be a whole number of pixels from {low} to {high}, got {show_value(part)}",
+                "write pixels, such as 224",
+                where,
+            )
 
 
 def check_freeze_layers(value: object) -> Iterator[Fault]:
@@ -155,7 +159,7 @@ def _check_board_values(entry: Mapping[str, object]) -> Iterator[Fault]:
     for key in ("board", "dpu"):
         value = entry.get(key, "x")
         if not isinstance(value, str) or not value:
-            yield Fault(f"should be text, got {show_value(value)}", "", (key,))
+            yield Fault(f"should be text, got {show_value(value)}", "`dpuforge boards` lists the names", (key,))
     fingerprint = entry.get("fingerprint", "0x0")
     if not isinstance(fingerprint, str) or not _FINGERPRINT.fullmatch(fingerprint):
         remedy = 'copy it from `xdputil query` and quote it, for example "0x101000056010407"'
