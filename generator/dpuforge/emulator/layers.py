@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dpuforge.emulator.graph import Graph, Node
+from dpuforge.emulator.graph import Node
 from dpuforge.emulator.points import ACTIVATIONS, TRANSPARENT
 from dpuforge.emulator.quantised import QuantisedGraph
 from dpuforge.errors import UsageError
@@ -63,15 +63,3 @@ def choose_layers(layers: Sequence[Layer], wanted: Iterable[str]) -> tuple[Layer
             known = ", ".join(layer.label for layer in layers)
             raise UsageError(f"no quantised layer is called {name!r}", f"choose among: {known}")
     return tuple(layer for layer in layers if layer.name in names or layer.module in names)
-
-
-def upstream(graph: Graph, name: str) -> frozenset[str]:
-    """Return the names of all nodes that a node's value depends on, itself included."""
-    found: set[str] = set()
-    waiting = [name]
-    while waiting:
-        current = waiting.pop()
-        if current not in found:
-            found.add(current)
-            waiting.extend(graph[current].input_names())
-    return frozenset(found)

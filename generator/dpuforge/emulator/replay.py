@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dpuforge.emulator.evaluate import call_node
+from dpuforge.emulator.evaluate import call_node, last_readers
 from dpuforge.emulator.graph import BatchSize, Node, Param, Ref, leaves, map_template
 from dpuforge.emulator.layers import Layer
 from dpuforge.emulator.quantised import QuantisedGraph
@@ -49,7 +49,7 @@ class Replay:
         self._before: dict[str, Mixture] = {}
         self._after: dict[str, Mixture] = {}
         self._mark_reach()
-        self._dying = _last_readers(network)
+        self._dying = last_readers(network.graph)
 
     def _mark_reach(self) -> None:
         """Note, per node, which layers its value depends on, before and after its own rounding."""
@@ -201,17 +201,3 @@ def _distinct(mixtures: Sequence[Mixture], reach: Mixture) -> tuple[Mixture, ...
 def _elements(node: Node) -> int:
     shapes = node.shapes or (node.shape,)
     return sum(int(torch.Size(shape).numel()) for shape in shapes)
-
-
-def _last_readers(network: QuantisedGraph) -> list[list[str]]:
-    """Return, per position, the values that nobody reads afterwards."""
-    nodes = network.graph.nodes
-    last = {node.name: position for position, node in enumerate(nodes)}
-    for position, node in enumerate(nodes):
-        last.update(dict.fromkeys(node.input_names(), position))
-    kept = {ref.node for ref in network.graph.output_refs}
-    dying: list[list[str]] = [[] for _ in nodes]
-    for name, position in last.items():
-        if name not in kept:
-            dying[position].append(name)
-    return dying
