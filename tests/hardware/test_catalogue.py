@@ -205,3 +205,13 @@ def test_reading_one_board_does_not_read_the_other_files() -> None:
     start = time.perf_counter()
     resolve_board(load_catalogue(), "KV260", "3.0")
     assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.parametrize("name", ["board", "dpu", "dpu_family", "release"])
+def test_the_shipped_schemas_are_sound_cerberus_rules(name: str) -> None:
+    """Cerberus accepts the rules themselves; runs take them as they are."""
+    from cerberus import Validator
+
+    from dpuforge.load.catalogue import _read_schema
+
+    Validator(_read_schema(name))

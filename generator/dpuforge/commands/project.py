@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dpuforge.commands.screen import paint, print_json, print_message, print_table
-from dpuforge.errors import ExitCode, Problem, UsageError
+from dpuforge.errors import ExitCode, Problem, UsageError, UserError
 
 Specs = Annotated[list[Path] | None, typer.Argument(help="Spec files; without any: every spec/*.yaml here.")]
 Spec = Annotated[Path, typer.Argument(help="The spec file, for example spec/quickstart.yaml.")]
@@ -41,9 +41,7 @@ def validate(specs: Annotated[list[Path], typer.Argument(help="Spec files to che
 
     Exit code 0 where all specs are good (warnings allowed), 2 otherwise.
     """
-    from dpuforge.load.project import validate_file
-
-    found = {str(path): validate_file(path) for path in specs}
+    found = {str(path): _find_problems(path) for path in specs}
     bad = any(_is_bad(problems) for problems in found.values())
     if json_:
         print_json({path: _problems_json(problems) for path, problems in found.items()})
@@ -54,6 +52,16 @@ def validate(specs: Annotated[list[Path], typer.Argument(help="Spec files to che
             if not _is_bad(problems):
                 print(f"{path}: good")
     raise typer.Exit(ExitCode.BAD_SPEC if bad else ExitCode.DONE)
+
+
+def _find_problems(path: Path) -> tuple[Problem, ...]:
+    """Return the problems of a spec; one that cannot be read is a problem too, so that the others are still judged."""
+    from dpuforge.load.project import validate_file
+
+    try:
+        return validate_file(path)
+    except UserError as error:
+        return (Problem(str(path), 1, 1, "(file)", error.message, error.remedy),)
 
 
 def _is_bad(problems: Iterable[Problem]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import yaml
 from cerberus import Validator
 from dpuforge.errors import FormatError
+from dpuforge.load.shipped_schema import ShippedSchema
 from dpuforge.paths import find_shipped
 from dpuforge.records.hardware import (
     Bank,
@@ -171,11 +172,18 @@ def _read_document(path: Path, schema: str) -> dict[str, Any]:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except yaml.YAMLError as error:
         raise FormatError(f"{path.name}: not YAML: {error}", f"mend {path}") from None
-    validator = Validator(_read_schema(schema))
+    validator = _make_validator(schema)
     if not isinstance(document, dict) or not validator.validate(document):
         faults = getattr(validator, "errors", None) or f"expected a mapping, got {type(document).__name__}"
         raise FormatError(f"{path.name}: {faults}", f"spec/schema/{schema}.yaml says what {path.name} may hold")
     return document
+
+
+@cache
+def _make_validator(schema: str) -> Validator:
+    validator = Validator()
+    validator.schema = ShippedSchema(validator, _read_schema(schema))
+    return validator
 
 
 @cache

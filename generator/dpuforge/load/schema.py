@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 from cerberus import TypeDefinition, Validator
 from cerberus import errors as codes
-from cerberus.schema import DefinitionSchema
 
 from dpuforge.load import forms
 from dpuforge.load.findings import Finding, Path, show_value
+from dpuforge.load.shipped_schema import ShippedSchema
 from dpuforge.paths import find_shipped
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -62,13 +62,6 @@ class _SpecValidator(Validator):  # type: ignore[misc]
             self._error(field, codes.CUSTOM, fault)
 
 
-class _ShippedSchema(DefinitionSchema):  # type: ignore[misc]
-    """Rules that a test has validated: Cerberus would take longer over them than over a spec, in every run."""
-
-    def validate(self, schema: object = None) -> None:
-        """Take the rules as they are."""
-
-
 @cache
 def read_schema() -> dict[str, Any]:
     """Return the rules of a spec as data: a mapping from key to Cerberus rules."""
@@ -80,7 +73,7 @@ def read_schema() -> dict[str, Any]:
 @cache
 def _make_validator() -> _SpecValidator:
     validator = _SpecValidator()
-    validator.schema = _ShippedSchema(validator, read_schema())
+    validator.schema = ShippedSchema(validator, read_schema())
     return validator
 
 
