@@ -59,7 +59,8 @@ def small_recording(name: str, folder: Path | None = None, settings: Settings | 
 def large_recording(name: str, golden: Path) -> Recording:
     """Return a recording of a network whose weights the shared generator makes."""
     spec = importlib.util.spec_from_file_location("golden_models", golden / "models.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     models = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(models)
     module, size = models.build(name)

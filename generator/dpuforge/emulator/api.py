@@ -16,6 +16,7 @@ from torch import nn
 from dpuforge.emulator import log
 from dpuforge.emulator.capture import capture_graph
 from dpuforge.emulator.files import INFO_FILE, read_bias, read_info, replace_text, write_bias, write_info
+from dpuforge.emulator.finetune import finetune_layers, load_finetuned
 from dpuforge.emulator.graph import map_template
 from dpuforge.emulator.listing import list_graph
 from dpuforge.emulator.quant_module import QuantModule
@@ -72,6 +73,7 @@ class torch_quantizer:
         self._module = QuantModule(self._quantised, calibrating=self.mode == "calib")
         self._fast_finetuned = False
         self._loaded = False
+        _LAST[:] = [self]
 
     def _build(
         self, module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any] | None, settings: Settings
@@ -118,7 +120,8 @@ class torch_quantizer:
         info = read_info(self._quantised, self.output_dir)
         if self._quantised.settings.bias_correction:
             read_bias(self._quantised, self.output_dir)
-        self._fast_finetuned = bool(info.get("fast_finetuned"))
+        if info.get("fast_finetuned") and not self._fast_finetuned:
+            log.warn("", "The network was calibrated after fast_finetune: call load_ft_param before quant_model.")
         self._loaded = True
 
     def export_quant_config(self) -> None:
@@ -202,13 +205,25 @@ class torch_quantizer:
 
     def fast_finetune(self, run_fn: Callable[..., Any], run_args: Sequence[Any]) -> None:
         """Adjust weights layer by layer so that quantisation costs less; run_fn(*run_args) runs the network."""
-        finetune = find_writer("dpuforge.emulator.finetune", "finetune_layers", "fast_finetune")
-        finetune(self, run_fn, tuple(run_args))
+        finetune_layers(self, run_fn, tuple(run_args))
 
     def load_ft_param(self) -> None:
         """Load the parameters that fast_finetune wrote."""
-        load = find_writer("dpuforge.emulator.finetune", "load_finetuned", "load_ft_param")
-        load(self)
+        load_finetuned(self)
+
+    def record_inputs(self, run_fn: Callable[..., Any], run_args: Sequence[Any]) -> list[tuple[torch.Tensor, ...]]:
+        """Return the inputs that run_fn(*run_args) feeds to quant_model, which runs in float meanwhile."""
+        return self._module.record(lambda: run_fn(*run_args))
+
+    def mark_finetuned(self) -> None:
+        """Note that the parameters were finetuned: quant_info.json says so, and quant_model holds them."""
+        self._fast_finetuned = True
+        self._module.adopt(self._quantised.graph.tensors)
+
+    def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Compute with these finetuned float parameters from now on."""
+        self._fast_finetuned = True
+        self._module.adopt({**self._quantised.graph.tensors, **tensors})
 
 
 def find_writer(module: str, function: str, what: str) -> Callable[..., Any]:
@@ -222,6 +237,16 @@ def find_writer(module: str, function: str, what: str) -> Callable[..., Any]:
             f"this version of dpuforge's emulator cannot write {what}: {module} is missing"
         ) from None
     return found
+
+
+def dump_xmodel(output_dir: str = "quantize_result", deploy_check: bool = False, app_deploy: str = "CV") -> None:
+    """Export the xmodel of the torch_quantizer made last: the API of releases up to 2.0."""
+    if not _LAST:
+        raise log.fail("NO_FORWARD", "dump_xmodel found no torch_quantizer.", "make one with quant_mode 'test' first")
+    _LAST[-1].export_xmodel(output_dir, deploy_check)
+
+
+_LAST: list[torch_quantizer] = []
 
 
 def read_bias_missing() -> None:

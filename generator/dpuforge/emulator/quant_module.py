@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ class QuantModule(nn.Module):
         self.forwards = 0
         self.last_inputs: tuple[torch.Tensor, ...] = ()
         self._own: dict[str, str] = {}
+        self._recorded: list[tuple[torch.Tensor, ...]] | None = None
         for node in quantised.graph.nodes:
             for key in node.parameters.values():
                 name = key.partition("::")[2].replace(".", "_")
@@ -44,6 +45,22 @@ class QuantModule(nn.Module):
         tensors = dict(self.graph_object.graph.tensors)
         tensors.update({key: self.get_parameter(name).detach() for name, key in self._own.items()})
         self.graph_object.replace_tensors(tensors)
+
+    def adopt(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take over other values of the float parameters."""
+        with torch.no_grad():
+            for name, key in self._own.items():
+                self.get_parameter(name).copy_(tensors[key])
+        self._share()
+
+    def record(self, run: Callable[[], Any]) -> list[tuple[torch.Tensor, ...]]:
+        """Return the inputs of every call made while run() runs; the module computes in float meanwhile."""
+        self._recorded = []
+        try:
+            run()
+            return self._recorded
+        finally:
+            self._recorded = None
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> QuantModule:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -69,6 +86,9 @@ class QuantModule(nn.Module):
                 f"{self.graph_object.graph.name} takes {len(wanted)} input tensors, got {len(inputs)}",
                 "call quant_model like the float network",
             )
+        if self._recorded is not None:
+            self._recorded.append(tuple(value.detach() for value in inputs))
+            return self.graph_object.evaluate_float(inputs)
         self.forwards += 1
         self.last_inputs = tuple(value.detach() for value in inputs)
         run = self.graph_object.calibrate if self.calibrating else self.graph_object.test

@@ -171,6 +171,12 @@ class QuantisedGraph:
         self.batches += 1
         return result
 
+    def restart_calibration(self) -> None:
+        """Forget what calibration has found, keep the parameters."""
+        self.steps, self.history, self.input_history = Steps(), {}, {}
+        self.corrections, self._correctors, self._quantised = {}, {}, {}
+        self.batches, self.adjusted, self._frozen = 0, False, False
+
     def _quantise_parameters(self) -> None:
         for node in self.graph.nodes:
             if node.kind not in PARAMETRIC:
@@ -199,7 +205,7 @@ class QuantisedGraph:
         history = self.history.setdefault(node.name, [])
         history.append(search_step(value, rule))
         self.steps.output[node.name] = combine_steps(history, rule)
-        return apply_step(value, self.steps.output[node.name], rule)
+        return apply_step(value, self.steps.output[node.name], rule, node.kind in _MAKES_NEW)
 
     def _calibrate_inputs(self, node: Node, values: Values) -> Values:
         if node.name not in self.points.inputs:
@@ -225,7 +231,7 @@ class QuantisedGraph:
         return changed
 
     def _is_finite(self, node: Node, value: torch.Tensor) -> bool:
-        if bool(torch.isfinite(value).all()):
+        if value.numel() == 0 or bool(torch.isfinite(torch.stack(torch.aminmax(value))).all()):
             return True
         self._warn(
             "TENSOR_VALUE_INVALID",
@@ -296,7 +302,8 @@ class QuantisedGraph:
 
         def after(node: Node, value: Any, values: Values) -> Any:
             step = self.steps.output.get(node.name)
-            result = value if step is None else apply_step(value, step, self.rule("activation", node))
+            rule = self.rule("activation", node)
+            result = value if step is None else apply_step(value, step, rule, node.kind in _MAKES_NEW)
             if observe is not None:
                 observe(node.name, result)
             return result
@@ -308,6 +315,16 @@ class QuantisedGraph:
     def evaluate_float(self, inputs: Sequence[torch.Tensor]) -> Any:
         """Return the outputs of the prepared float graph."""
         return self._evaluator.run(inputs, self.graph.tensors)
+
+
+# Kinds whose call makes a new tensor, which nobody else holds: it may be quantised in place.
+_MAKES_NEW = frozenset(
+    f"nndct_{word}"
+    for word in (
+        "conv1d conv2d conv3d depthwise_conv2d conv_transpose_1d conv_transpose_2d conv_transpose_3d "
+        "depthwise_conv_transpose_2d dense relu elemwise_add elementwise_sub elemwise_mul maxpool avgpool concat"
+    ).split()
+)
 
 
 def _type(step: Step) -> str:

@@ -1,5 +1,8 @@
 """The names that scripts import from pytorch_nndct.apis."""
 
-from dpuforge.emulator.api import torch_quantizer
+from dpuforge.emulator.api import dump_xmodel, torch_quantizer
+from dpuforge.emulator.qat import QatProcessor
 
-__all__ = ["torch_quantizer"]
+from pytorch_nndct.inspection import Inspector
+
+__all__ = ["Inspector", "QatProcessor", "dump_xmodel", "torch_quantizer"]
