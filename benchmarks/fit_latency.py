@@ -59,13 +59,13 @@ class Group:
     clock_mhz: float | None = None
     bandwidth: float = 10.0
     reuse: float = 0.3
-    prior_weight: float = 0.1
+    prior_weight: float = 0.3
     slow_engines: float = 1.0  # clock of the convolution array over the clock of the other engines
 
 
 ZYNQ = {("ZCU102", "B4096", "3"): "ZCU102", ("ZCU104", "B4096", "2"): "ZCU104", ("KV260", "B4096F", "1"): "KV260"}
 # With half a megabyte of banks, letting maps stay on the chip did not lower the error in cross-validation.
-SMALL: dict[str, Any] = {"reuse": 0.001, "prior_weight": 0.3}
+SMALL: dict[str, Any] = {"reuse": 0.001}
 ISA0, ISA1 = {"": "DPUCZDX8G_ISA0_B4096_MAX_BG2"}, {"": "DPUCZDX8G_ISA1_B4096"}
 VCK190_96 = {("VCK190", "96 AIEs", "1"): "VCK190"}
 VCK190_192 = {**VCK190_96, ("VCK190", "C32B6CU1L2S2 (192 AIEs)", "1"): "VCK190"}
@@ -120,7 +120,7 @@ GROUPS = (
         60,
         slow_engines=3.6,
     ),
-    Group("VCK5000 4PE, 6PE aieMISC", "DPUCVDX8H", 1, VCK5000_TARGETS, ("2.5", "3.0", "3.5"), VCK5000_MISC, 1250, 60),
+    Group("VCK5000 4PE, 6PE aieMISC", "DPUCVDX8H", 1, VCK5000_TARGETS, ("2.5", "3.0", "3.5"), VCK5000_MISC, 1250, 60, slow_engines=3.6),
     Group(
         "U50, U50LV, U280, 1.3 to 1.4.1",
         "DPUCAHX8H",

@@ -187,7 +187,9 @@ def backbone_operators(name: str, height: int, width: int) -> tuple[Operator, ..
     from torchvision import models
 
     def build() -> torch.nn.Module:
-        extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        # A vision transformer fixes its input size when it is built; others draw weights that nobody needs.
+        extra: dict[str, Any] = {"image_size": height} if name.startswith("vit_") else {}
+        extra |= {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         network: torch.nn.Module = models.get_model(name, weights=None, **extra)
         return network
 

@@ -23,9 +23,10 @@ from dpuforge.hardware.workload import Work, measure_work
 from dpuforge.records.hardware import BoardTarget, Catalogue
 from dpuforge.records.operator import Operator, OpKind, count_elements
 
-# Not fitted: no published figure isolates a CPU operator. One float element read or written by one Cortex-A53 or x86
-# thread, with its conversion from and to int8.
+# Not fitted: no published figure isolates a CPU operator. One float element read or written by a Cortex-A53, with its
+# conversion from and to int8, and one multiply-add of a convolution that fell back.
 ASSUMED_CPU_NS = 2.0
+ASSUMED_CPU_MAC_NS = 0.25
 ASSUMED_CPU_THREADS = 4
 ASSUMED_CLOCK_MHZ = 300.0
 
@@ -139,13 +140,14 @@ def _doubt(partition: Partition, cpu: float, latency: float) -> float:
 
 
 def _cpu_ms(partition: Partition) -> float:
-    elements = sum(
-        sum(count_elements(shape) for shape in placement.operator.in_shapes)
-        + count_elements(placement.operator.out_shape)
-        for placement in partition.cpu
-        if placement.operator.kind is not OpKind.RESHAPE
-    )
-    return elements * ASSUMED_CPU_NS * 1e-6
+    nanoseconds = 0.0
+    for placement in partition.cpu:
+        operator = placement.operator
+        if operator.kind is not OpKind.RESHAPE:
+            moved = sum(count_elements(shape) for shape in (*operator.in_shapes, operator.out_shape))
+            sums = operator.weights * operator.out_size[0] * operator.out_size[1]
+            nanoseconds += moved * ASSUMED_CPU_NS + sums * ASSUMED_CPU_MAC_NS
+    return nanoseconds * 1e-6
 
 
 def _pixels(network: tuple[Operator, ...]) -> int:
@@ -160,7 +162,7 @@ def _notes(partition: Partition, board: BoardTarget, fit: Fit) -> tuple[str, ...
     if board.clock_mhz is None:
         notes.append(f"clock of {board.board} is not known: {ASSUMED_CLOCK_MHZ:g} MHz assumed")
     if partition.cpu:
-        notes.append("time of CPU operators is an assumption (2 ns per element), not fitted")
+        notes.append(f"time of CPU operators is assumed ({ASSUMED_CPU_NS:g} ns per element), not fitted")
     return tuple(notes)
 
 
