@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
+
+from dpuforge.emulator.fast_search import error_moments, is_large
 
 _RATE = 0.05
 _EFFICIENT = 4.0
@@ -22,15 +25,16 @@ class BiasCorrector:
     stopped: bool = False
 
     def observe(self, quantised: torch.Tensor, exact: torch.Tensor, channel: int) -> None:
-        """Update the bias from one batch: quantised is the layer's result, exact that of its float parameters."""
+        """Update the bias from one batch: quantised is the layer's result, exact that of its float parameters.
+
+        exact may be overwritten.
+        """
         if self.stopped:
             return
-        error = quantised - exact
-        noise = torch.square(error).mean()
-        if float(noise) == 0:
+        error, found = _efficiency(quantised, exact)
+        if found is None:
             self.stopped = True
             return
-        found = float(1.25 * torch.square(exact).mean().div(noise).log10())
         change = abs(found - self.efficiency)
         if not change > 0:
             self.stopped = True
@@ -47,3 +51,15 @@ class BiasCorrector:
     def _is_done(self, change: float) -> bool:
         settled = self.efficiency != 0 and self.deviation / self.efficiency < _STEADY
         return self.efficiency > _ENOUGH or settled or abs(change - self.deviation / change) < _STEADY
+
+
+def _efficiency(quantised: torch.Tensor, exact: torch.Tensor) -> tuple[torch.Tensor, float | None]:
+    """Return quantised - exact and 1.25 * log10(signal / noise); None where there is no noise."""
+    if is_large(exact) and is_large(quantised):
+        noise, signal = error_moments(quantised, exact)
+        found = 1.25 * math.log10(signal / noise) if noise > 0 and signal > 0 else -math.inf
+        return exact, found if noise > 0 else None
+    error = quantised - exact
+    power = torch.square(error).mean()
+    ratio = torch.square(exact).mean().div(power)
+    return error, float(1.25 * ratio.log10()) if float(power) > 0 else None

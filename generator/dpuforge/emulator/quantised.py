@@ -318,13 +318,10 @@ class QuantisedGraph:
 
 
 # Kinds whose call makes a new tensor, which nobody else holds: it may be quantised in place.
-_MAKES_NEW = frozenset(
-    f"nndct_{word}"
-    for word in (
-        "conv1d conv2d conv3d depthwise_conv2d conv_transpose_1d conv_transpose_2d conv_transpose_3d "
-        "depthwise_conv_transpose_2d dense relu elemwise_add elementwise_sub elemwise_mul maxpool avgpool concat"
-    ).split()
-)
+_MAKES_NEW = PARAMETRIC | {
+    "nndct_relu", "nndct_elemwise_add", "nndct_elementwise_sub", "nndct_elemwise_mul", "nndct_maxpool", "nndct_avgpool",
+    "nndct_concat",
+}  # fmt: skip
 
 
 def _type(step: Step) -> str:

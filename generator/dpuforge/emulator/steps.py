@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dpuforge.emulator.fast_search import is_large, quantise_large, search_large
 from dpuforge.emulator.floating import Grid, Scale, UnsupportedScaleError, combine_scales, find_scale
 from dpuforge.emulator.kernels import (
     ROUNDINGS,
@@ -122,7 +123,8 @@ def search_step(values: torch.Tensor, rule: TensorRule) -> Step:
 def _search_fix(values: torch.Tensor, rule: TensorRule) -> int:
     bits = rule.config.bit_width
     single = rule.maxmin or rule.role == "input" or (not rule.dpu and rule.config.method == "maxmin")
-    return limit_fix_position(search_fix_position(values, bits, rule.rounding, 1 if single else 5), bits, rule.limit)
+    search = search_large if is_large(values) else search_fix_position
+    return limit_fix_position(search(values, bits, rule.rounding, 1 if single else 5), bits, rule.limit)
 
 
 def _power_step(bits: int, fix: int, rule: TensorRule) -> ScaleStep:
@@ -171,12 +173,14 @@ def combine_steps(history: Sequence[Step], rule: TensorRule) -> Step:
     return ScaleStep(first.bits, combined.scale, combined.zero_point, combined.maximum)
 
 
-def apply_step(values: torch.Tensor, step: Step, rule: TensorRule) -> torch.Tensor:
-    """Return values on the step's grid."""
+def apply_step(values: torch.Tensor, step: Step, rule: TensorRule, in_place: bool = False) -> torch.Tensor:
+    """Return values on the step's grid; in_place may overwrite them."""
     if isinstance(step, CastStep):
         if rule.role in ("weights", "bias"):  # the real tool notes the type and computes with the float32 parameter
             return values
         return values.to(_TORCH_TYPES[step.datatype]).to(values.dtype)
+    if isinstance(step, FixStep) and is_large(values):
+        return quantise_large(values, step.bits, step.fix, rule.rounding, in_place)
     if isinstance(step, FixStep):
         return fake_quantise(values, step.bits, step.fix, rule.rounding)
     grid = rule.grid
