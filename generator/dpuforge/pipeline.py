@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from dpuforge.errors import UsageError
+from dpuforge.load.board_lock import settle_targets
 from dpuforge.load.catalogue import load_catalogue
 from dpuforge.load.project import LoadedSpec, load_project
 from dpuforge.load.resolve_board import resolve_board
 from dpuforge.paths import find_root
 from dpuforge.plan.plan import make_plan
 from dpuforge.records.files import Change, FileChange, RenderedFile
-from dpuforge.records.hardware import BoardTarget
+from dpuforge.records.hardware import BoardTarget, Catalogue
 from dpuforge.records.plan import Plan
 from dpuforge.records.project import Project
 from dpuforge.records.result import StageResult
@@ -61,17 +62,22 @@ class Prepared:
 def prepare_spec(path: Path) -> Prepared:
     """Load, plan and render a spec; nothing is written.
 
-    Raises SpecError with every problem of the spec at once.
+    Raises SpecError with every problem of the spec at once, or where a board's lock says that it carries another DPU.
     """
     catalogue = load_catalogue()
     loaded = load_project(path, catalogue)
     project = loaded.project
-    targets = tuple(
+    targets = settle_targets(catalogue, loaded, resolve_targets(catalogue, project), path)
+    plan = make_plan(project, targets, catalogue.releases[project.target.vitis_ai])
+    return Prepared(loaded, find_root(path), targets, plan, render_plan(plan))
+
+
+def resolve_targets(catalogue: Catalogue, project: Project) -> tuple[BoardTarget, ...]:
+    """Return the DPU that each board of a project stands for, whatever the boards themselves reported."""
+    return tuple(
         resolve_board(catalogue, choice.board, project.target.vitis_ai, choice.dpu, choice.fingerprint)
         for choice in project.target.boards
     )
-    plan = make_plan(project, targets, catalogue.releases[project.target.vitis_ai])
-    return Prepared(loaded, find_root(path), targets, plan, render_plan(plan))
 
 
 def generate(prepared: Prepared, out: Path | None = None, boards: Sequence[str] = ()) -> tuple[FileChange, ...]:
@@ -95,9 +101,7 @@ def report(prepared: Prepared, results: dict[str, StageResult], toolchain: str) 
     from dpuforge.report.document import build_report
     from dpuforge.report.pages import render_pages, write_pages
 
-    document = build_report(
-        prepared.project.project, prepared.plan.spec_sha256, toolchain, prepared.targets, results
-    )
+    document = build_report(prepared.project.project, prepared.plan.spec_sha256, toolchain, prepared.targets, results)
     write_pages(prepared.build, render_pages(document))
     write_json(prepared.build / "report.json", document)
     return document
