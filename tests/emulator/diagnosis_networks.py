@@ -92,8 +92,11 @@ def enliven(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def images(count: int = 8, channels: int = 3, seed: int = 1) -> torch.Tensor:
-    """Return reproducible images, values about -2..2."""
-    return torch.randn((count, channels, SIDE, SIDE), generator=torch.Generator().manual_seed(seed)).clamp(-2, 2)
+    """Return reproducible images of different colour and contrast, values within -2..2."""
+    random = torch.Generator().manual_seed(seed)
+    colour = torch.randn((count, channels, 1, 1), generator=random)
+    contrast = torch.rand((count, 1, 1, 1), generator=random)
+    return (torch.randn((count, channels, SIDE, SIDE), generator=random) * contrast + colour).clamp(-2, 2)
 
 
 def quantise(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpuforge.emulator.advice import Findings, give_advice
+from dpuforge.emulator.advice import give_advice
 from dpuforge.emulator.capture import capture_graph
 from dpuforge.emulator.layer_study import LayerStudy, study_layers
 from dpuforge.emulator.layers import Layer, choose_layers, list_layers
@@ -27,6 +27,7 @@ from dpuforge.emulator.sensitivity import (
     measure_sensitivity,
 )
 from dpuforge.emulator.settings import Settings, default_settings
+from dpuforge.emulator.symptoms import Findings
 from dpuforge.errors import UsageError
 
 _STUDY_PASSES = 8.0  # forward passes that studying one image costs: 5 measured for resnet18, 9 for mobilenet_v2

@@ -115,6 +115,11 @@ class ActivationStudy(TensorStudy):
         return None if used is None or not used.numel() else float(used.max() / used.median())
 
     @property
+    def float_peak(self) -> float:
+        """The largest magnitude in the float network."""
+        return 0.0 if self.peaks is None else float(self.peaks.max())
+
+    @property
     def share_above_six(self) -> float:
         """Float values over 6 per value: what a relu6 would have clipped."""
         return self.above_six / self.saturation.total if self.saturation.total else 0.0

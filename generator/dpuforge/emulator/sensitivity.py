@@ -71,8 +71,8 @@ class Sensitivity:
 class SensitivityStudy:
     """All layers' figures beside the float and the quantised network's, and what they cost.
 
-    passes: estimated work in forward passes of the float network per image; naive_passes: that of one evaluation from
-    scratch per mixture.
+    complete: whether every layer of the network is among them. passes: estimated work in forward passes of the float
+    network per image; naive_passes: that of one evaluation from scratch per mixture.
     """
 
     images: int
@@ -82,6 +82,7 @@ class SensitivityStudy:
     layers: tuple[Sensitivity, ...]
     passes: float
     naive_passes: float
+    complete: bool
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return a row per layer, the costliest first.
@@ -155,6 +156,7 @@ def measure_sensitivity(
         tuple(Sensitivity(layer, alone, without) for layer, alone, without in pairs),
         replay.cost(mixtures),
         sum(replay.cost([mixture]) for mixture in mixtures),
+        len(layers) == len(replay.layers),
     )
 
 
