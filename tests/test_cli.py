@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dpuforge import cli, errors, pipeline
 from tests.conftest import REPO
 
 SPEC = REPO / "spec" / "quickstart.yaml"
@@ -211,3 +212,28 @@ def _imported_names(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         return [node.module or ""]
     return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (errors.Interrupted(), 130, "run the same command again"),
+        (KeyboardInterrupt(), 130, ""),
+        (errors.StageError("the gate was missed", "look at the log"), 3, "help: look at the log"),
+        (errors.MissingToolError("no tool"), 4, "error: no tool"),
+    ],
+)
+def test_errors_become_messages_and_exit_codes(
+    error: BaseException, code: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An interrupted run exits 130; errors of the user's print a message and a remedy, no traceback."""
+
+    def fail(spec: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pipeline, "prepare_spec", fail)
+    monkeypatch.setattr(sys, "argv", ["dpuforge", "generate", str(SPEC)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == code
+    assert words in capsys.readouterr().err

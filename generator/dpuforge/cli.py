@@ -12,7 +12,7 @@ import typer
 from dpuforge import __version__
 from dpuforge.commands import hardware, machine, project, xmodel
 from dpuforge.commands.screen import print_message, set_colour
-from dpuforge.errors import ExitCode, UserError
+from dpuforge.errors import ExitCode, Interrupted, UserError
 
 app = typer.Typer(
     name="dpuforge",
@@ -75,7 +75,7 @@ def main() -> None:
     except UserError as error:
         print_message(f"error: {error}" if not hasattr(error, "problems") else str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         print_message("interrupted; what was finished is kept, run the same command again to go on")
         sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:

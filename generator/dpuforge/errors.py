@@ -51,6 +51,10 @@ class MissingToolError(UserError):
     exit_code = ExitCode.ENVIRONMENT
 
 
+class Interrupted(Exception):
+    """The user asked a run to stop; every child has ended when this is raised."""
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
     """One located mistake in a spec; lines and columns count from 1."""

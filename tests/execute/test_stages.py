@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dpuforge.errors import MissingToolError, UsageError
-from dpuforge.execute.process import Interrupted, run_logged
+from dpuforge.errors import Interrupted, MissingToolError, UsageError
+from dpuforge.execute.process import run_logged
 from dpuforge.execute.results import RESULT, read_result
 from dpuforge.execute.stages import LOG, Folders, Selection, check_tools, run_stages, select_stages
 from dpuforge.execute.toolchain import ToolchainPlace

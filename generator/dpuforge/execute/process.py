@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from dpuforge.errors import Interrupted
+
 _GRACE_SECONDS = 15.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-
-
-class Interrupted(Exception):
-    """The user asked to stop; every child has ended when this is raised."""
 
 
 def run_logged(

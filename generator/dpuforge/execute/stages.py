@@ -12,9 +12,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
-from dpuforge.errors import MissingToolError, UsageError
+from dpuforge.errors import Interrupted, MissingToolError, UsageError
 from dpuforge.execute.log_scan import scan_log
-from dpuforge.execute.process import Interrupted, run_logged
+from dpuforge.execute.process import run_logged
 from dpuforge.execute.results import RESULT, hash_file, read_result, write_result
 from dpuforge.execute.staleness import describe_inputs, explain_staleness, hash_inputs
 from dpuforge.execute.toolchain import ToolchainPlace
