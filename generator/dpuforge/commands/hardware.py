@@ -8,17 +8,24 @@ from typing import Annotated, Any
 
 import typer
 
+from dpuforge.commands.fingerprint import show_fingerprint
 from dpuforge.commands.screen import print_json, print_message, print_table
 from dpuforge.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 
 
-def boards(json_: Json = False) -> None:
-    """Show every board, its DPU per release, clock and cores, with sources.
+def boards(
+    fingerprint: Annotated[str, typer.Option(help="Say in words what this DPU fingerprint (0x...) is, instead.")] = "",
+    json_: Json = False,
+) -> None:
+    """Show every board, its DPU per release, clock and cores, with sources; or what a fingerprint says.
 
-    Example: dpuforge boards
+    Example: dpuforge boards --fingerprint 0x101000056010407
     """
+    if fingerprint:
+        show_fingerprint(fingerprint, json_)
+        return
     from dpuforge.load.catalogue import load_catalogue
 
     rows = [_board_row(board.name, item) for board in load_catalogue().boards.values() for item in board.configurations]

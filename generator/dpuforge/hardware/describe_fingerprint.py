@@ -17,7 +17,11 @@ def _flag(name: str) -> Callable[[CzFeatures], str]:
 
 
 def _pixels(name: str) -> Callable[[CzFeatures], str]:
-    return lambda features: f"{getattr(features, name)} pixels at once" if getattr(features, name) else "none"
+    def describe(features: CzFeatures) -> str:
+        count = getattr(features, name)
+        return f"{count} pixel{'s' if count > 1 else ''} at once" if count else "none"
+
+    return describe
 
 
 def _width(name: str) -> Callable[[CzFeatures], str]:
