@@ -100,8 +100,10 @@ def read_results(item: pipeline.Prepared) -> dict[str, StageResult]:
 def report_spec(item: pipeline.Prepared, toolchain: str = "") -> dict[str, Any]:
     """Write the report of whatever results there are and return its document."""
     results = read_results(item)
-    made_by = [str(result.toolchain.get("name", "")) for result in results.values()]
-    name = toolchain or next(filter(None, reversed(made_by)), item.project.run.toolchain.value)
+    quantized = [stage.key for stage in item.plan.stages if stage.uses_toolchain and stage.key in results]
+    made_by = {str(results[key].toolchain.get("name", "")) for key in quantized} - {"", "dpuforge"}
+    # One emulated result makes the whole report an emulated one.
+    name = "emulator" if "emulator" in made_by else toolchain or next(iter(sorted(made_by)), item.project.run.toolchain.value)
     return pipeline.report(item, results, name)
 
 
