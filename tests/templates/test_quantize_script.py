@@ -147,12 +147,12 @@ def test_modes_ask_for_calibration_first(trained: Path, tmp_path: Path) -> None:
     """deploy without calibration says which stage to run."""
     set_up(trained)
     build = tmp_path / "build"
-    (build / "train").mkdir(parents=True)
-    model = (trained / "build/shapes/train/model.pth").read_bytes()
-    (build / "train/model.pth").write_bytes(model)
+    for name in ("prepare/data.json", "train/model.pth"):
+        (build / name).parent.mkdir(parents=True)
+        (build / name).write_bytes((trained / "build/shapes" / name).read_bytes())
     ran = shapes.run_script(trained, "quantize.py", "--mode", "deploy", "--build", str(build), PYTHONPATH=FAKE)
     assert ran.status == 3
-    assert "calibrate/context.json; run the stage that makes it first" in ran.output
+    assert "calibrate/context.json does not exist: run the calibrate stage first" in ran.output
 
 
 def test_fast_finetuning_runs_and_its_silent_skip_fails(trained: Path) -> None:

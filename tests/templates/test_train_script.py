@@ -155,12 +155,45 @@ def test_weights_that_do_not_fit_are_refused(root: Path) -> None:
     assert "Traceback" not in ran.output
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("random_resized_crop", "horizontal_flip", "color_jitter"),
+        ("random_crop", "vertical_flip", "rotation"),
+        (),
+    ],
+)
+def test_every_augmentation_runs_and_repeats(root: Path, names: tuple[str, ...]) -> None:
+    """Training with random changes of the images gives the same weights twice, with and without workers."""
+    weights = []
+    for workers in (0, 2):
+        ran = train(root, data=shapes.make_data(names), train=shapes.make_train(epochs=2, workers=workers))
+        assert ran.status == 0, ran.output
+        weights.append(read_weights(root)["fc.weight"])
+    assert torch.equal(*weights)
+
+
+def test_a_changed_start_does_not_resume(root: Path) -> None:
+    """The files that training starts from are inputs of its result, and a missing one is named."""
+    write_pretrained(root)
+    assert train(root, model=PRETRAINED).status == 0
+    assert set(shapes.read_result(root, "train")["inputs"]) == {
+        "build/shapes/prepare/data.json",
+        "nets/tiny.py",
+        "weights/tiny.pth",
+    }
+    (root / "weights/tiny.pth").unlink()
+    ran = shapes.run_script(root, "train.py")
+    assert ran.status == 3
+    assert "the file weights/tiny.pth does not exist" in ran.output
+
+
 def test_training_needs_the_prepare_stage(root: Path) -> None:
     """Without prepare's result the training says which stage to run."""
     shapes.write_scripts(shapes.make_project(), root)
     ran = shapes.run_script(root, "train.py")
     assert ran.status == 3
-    assert "data.json; run the stage that makes it first" in ran.output
+    assert "data.json does not exist: run the prepare stage first" in ran.output
 
 
 def test_killed_training_goes_on_and_ends_the_same(root: Path) -> None:

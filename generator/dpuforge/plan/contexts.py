@@ -103,6 +103,7 @@ class TrainContext(HeaderContext):
     seed: int
     workers: int
     device: str
+    starting_files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,19 @@ def make_train_context(project: Project) -> TrainContext:
         seed=train.seed,
         workers=train.workers,
         device=train.device,
+        starting_files=find_starting_files(project),
     )
+
+
+def find_starting_files(project: Project) -> tuple[str, ...]:
+    """Return the user's own files that training reads beside the images: network sources and weights."""
+    teacher = project.transfer.teacher
+    pairs = [
+        (project.model.backbone, project.model.weights),
+        *([(teacher.backbone, teacher.weights)] if teacher else []),
+    ]
+    sources = [backbone.rpartition(":")[0] for backbone, _ in pairs if ".py:" in backbone]
+    return tuple(dict.fromkeys(sources + [weights for _, weights in pairs if classify_weights(weights) == "file"]))
 
 
 def make_quantize_context(project: Project) -> QuantizeContext:
