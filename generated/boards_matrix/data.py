@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
-from preprocess import load_image
+import preprocess
 from results import Failure
 
 SPLITS = {
@@ -18,7 +20,8 @@ SPLITS = {
     "test": "data/matrix/test",  # never used for calibration or to choose a model
 }
 CLASS_COUNT = 10
-CLASS_NAMES = ()  # in index order; empty: sorted folder names
+# In the order of the network's outputs; empty: the sorted folder names.
+CLASS_NAMES = ()
 
 
 class Split(ImageFolder):
@@ -29,7 +32,7 @@ class Split(ImageFolder):
         if not folder.is_dir():
             raise Failure("data.{}: the folder {} does not exist".format(name, folder))
         try:
-            super().__init__(str(folder), loader=load_image)
+            super().__init__(str(folder), loader=preprocess.load_image)
         except FileNotFoundError as error:
             raise Failure("data.{}: {}".format(name, error)) from None
 
@@ -42,3 +45,17 @@ class Split(ImageFolder):
             text = "{}: {} class folders, the spec says {}; missing: {}; not in the spec: {}"
             raise Failure(text.format(directory, len(found), CLASS_COUNT, missing, extra))
         return names, {name: index for index, name in enumerate(names)}
+
+
+class Images(Dataset):
+    """The images of a split as the board will see them; items are (network input, class index)."""
+
+    def __init__(self, split):
+        self.split = split
+
+    def __len__(self):
+        return len(self.split)
+
+    def __getitem__(self, index):
+        image, label = self.split[index]
+        return torch.from_numpy(preprocess.to_input(preprocess.resize_and_crop(image))), label

@@ -12,14 +12,15 @@ import argparse
 import re
 import shutil
 
+import results  # before torch
 import torch
 
 import preprocess
-import results
 from model import load_trained
 from quantize import import_quantizer, watching_quantizer
 from results import Failure, Skipped, Stage
 
+# The DPU of each board.
 TARGETS = {
     "KV260": "DPUCZDX8G_ISA1_B4096",
     "ZCU102": "DPUCZDX8G_ISA1_B4096",
@@ -44,7 +45,7 @@ TARGETS = {
     "ZU4EV": "DPUCZDX8G_ISA1_B1024",
     "ZUBoard_1CG": "DPUCZDX8G_ISA1_B800",
     "CUSTOM_ZYNQMP": "DPUCZDX8G_ISA1_B512",
-}  # board: DPU
+}
 DEVICE_LINE = re.compile(r"^\s*assigned device\s*:\s*(\w+)", re.MULTILINE | re.IGNORECASE)
 
 

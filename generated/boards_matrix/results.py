@@ -3,7 +3,8 @@
 # Change the spec, then run: "dpuforge generate spec/boards_matrix.yaml"
 """Where the scripts of this folder read and write, and the result.json that each stage leaves.
 
-Every write is atomic (temporary file, then rename): a killed run leaves no half file.
+Every write is atomic (temporary file, then rename): a killed run leaves no half file. Import this
+before torch: it also settles how torch's idle threads wait, which is read once.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import signal
 import sys
 import time
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl on a busy machine
 
 PROJECT = "boards_matrix"
 ROOT = Path(__file__).resolve().parent.parent.parent  # <root>/generated/<project>/results.py
@@ -128,9 +131,11 @@ class Stage:
         return self
 
     def _existing(self):
-        missing = [str(path) for path in self.inputs if not Path(path).is_file()]
+        missing = [Path(path) for path in self.inputs if not Path(path).is_file()]
         if missing:
-            reason = "input missing: {}; run the stage that makes it first".format(missing[0])
+            reason = "the file {} does not exist".format(self.name_path(missing[0]))
+            if self.folder.parent in missing[0].parents:
+                reason += ": run the {} stage first".format(missing[0].parent.name)
             self.inputs = {}
             self._write("failed", reason)
             print("error: " + reason, file=sys.stderr)

@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import math
 
-import results
-from data import SPLITS, Split
+import results  # before torch
+from data import SPLITS, Images, Split
 from model import load_trained
 from quantize import (
     CONFIG,
     DEVICE,
-    Images,
     choose_device,
     import_quantizer,
     load_quantized,
@@ -121,11 +120,8 @@ def main():
     results.add_folders(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=DEVICE, help="where")
     arguments = results.parse(parser)
-    inputs = [
-        CONFIG,
-        arguments.build / "train" / "model.pth",
-        arguments.build / "calibrate" / "context.json",
-    ]
+    names = ("prepare/data.json", "train/model.pth", "calibrate/context.json")
+    inputs = [CONFIG, *(arguments.build / name for name in names)]
     with Stage("evaluate", arguments, inputs) as stage:
         import_quantizer()
         evaluate(stage, arguments)

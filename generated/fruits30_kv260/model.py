@@ -16,7 +16,8 @@ from data import CLASS_COUNT
 from results import Failure
 
 BACKBONE = "resnet18"
-WEIGHTS = "IMAGENET1K_V1"  # what training starts from
+# What training starts from.
+WEIGHTS = "IMAGENET1K_V1"
 WEIGHTS_KIND = "published"  # none, published (with the library), or file
 
 

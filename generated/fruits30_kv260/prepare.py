@@ -95,6 +95,7 @@ def main():
         }
         results.write_json(stage.folder / "data.json", summary)
         stage.outputs.append(stage.folder / "data.json")
+        stage.inputs = {SPLITS[name]: summary[name]["sha256"] for name in SPLITS}
         stage.metrics["classes"] = len(counts["train"])
         for name in SPLITS:
             stage.metrics[name + "_images"] = summary[name]["images"]

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import results  # before torch
 import torch
 from torch import nn
 from torch.nn import functional
@@ -24,8 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 import preprocess
-import results
-from data import Split
+from data import Images, Split
 from model import BACKBONE, WEIGHTS, build_model, find_head, read_state
 from results import Failure, Stage
 
@@ -38,7 +38,9 @@ BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 SEED = 0
 WORKERS = 0  # data loader processes
 DEVICE = "auto"  # auto, cpu or cuda
-SCRIPTS = ("train.py", "model.py", "data.py", "preprocess.py")  # a change here starts anew
+SCRIPTS = ("train.py", "model.py", "data.py", "preprocess.py")
+# The user's own files that training starts from.
+STARTING_FILES = ()
 
 
 class TrainingImages(Dataset):
@@ -55,20 +57,6 @@ class TrainingImages(Dataset):
         image, label = self.split[index]
         rng = random.Random("{} {} {}".format(SEED, epoch, index))
         return torch.from_numpy(preprocess.to_input(augment(image, rng))), label
-
-
-class PlainImages(Dataset):
-    """Images as the board will see them."""
-
-    def __init__(self, split):
-        self.split = split
-
-    def __len__(self):
-        return len(self.split)
-
-    def __getitem__(self, index):
-        image, label = self.split[index]
-        return torch.from_numpy(preprocess.to_input(preprocess.resize_and_crop(image))), label
 
 
 class EpochOrder(Sampler):
@@ -256,17 +244,22 @@ def make_run(stage, arguments):
     loading = {"num_workers": arguments.workers, "persistent_workers": arguments.workers > 0}
     loading["batch_size"] = BATCH_SIZE
     alone = len(train) % BATCH_SIZE == 1  # batch-norm cannot learn from a batch of one
-    sources = [Path(__file__).with_name(name) for name in SCRIPTS]
-    sources.append(arguments.build / "prepare" / "data.json")
+    sources = [Path(__file__).with_name(name) for name in SCRIPTS] + find_inputs(arguments)
     return SimpleNamespace(
         folder=stage.folder,
         config=results.hash_lines(results.hash_file(source) for source in sources),
         order=order,
         train=DataLoader(TrainingImages(train), sampler=order, drop_last=alone, **loading),
-        validation=DataLoader(PlainImages(validation), **loading),
+        validation=DataLoader(Images(validation), **loading),
         device=choose_device(arguments.device),
         classes=train.classes,
     )
+
+
+def find_inputs(arguments):
+    """Return the files that, with the scripts, decide the result: a change of one starts anew."""
+    starting = [arguments.root / name for name in STARTING_FILES]
+    return [arguments.build / "prepare" / "data.json", *starting]
 
 
 def choose_device(name):
@@ -288,7 +281,7 @@ def train(stage, arguments):
     freeze(model)
     print_summary(model)
     history = fit(model, "model", run)
-    test = DataLoader(PlainImages(Split(arguments.root, "test")), batch_size=BATCH_SIZE)
+    test = DataLoader(Images(Split(arguments.root, "test")), batch_size=BATCH_SIZE)
     test_accuracy, _ = measure(model, test, run.device)
     print("best epoch {best_epoch}: validation {val_accuracy:.2f} %".format(**history))
     print("test {:.2f} % of {} images".format(test_accuracy, len(test.dataset)))
@@ -331,7 +324,7 @@ def main():
     parser.add_argument("--workers", type=int, default=WORKERS, help="data loader processes")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=DEVICE, help="where")
     arguments = results.parse(parser)
-    with Stage("train", arguments, [arguments.build / "prepare" / "data.json"]) as stage:
+    with Stage("train", arguments, find_inputs(arguments)) as stage:
         train(stage, arguments)
 
 

@@ -12,15 +12,16 @@ import argparse
 import re
 import shutil
 
+import results  # before torch
 import torch
 
 import preprocess
-import results
 from model import load_trained
 from quantize import import_quantizer, watching_quantizer
 from results import Failure, Skipped, Stage
 
-TARGETS = {"KV260": "DPUCZDX8G_ISA1_B4096", "ZCU104": "DPUCZDX8G_ISA1_B4096"}  # board: DPU
+# The DPU of each board.
+TARGETS = {"KV260": "DPUCZDX8G_ISA1_B4096", "ZCU104": "DPUCZDX8G_ISA1_B4096"}
 DEVICE_LINE = re.compile(r"^\s*assigned device\s*:\s*(\w+)", re.MULTILINE | re.IGNORECASE)
 
 

@@ -16,7 +16,8 @@ from data import CLASS_COUNT
 from results import Failure
 
 BACKBONE = "resnet18"
-WEIGHTS = None  # what training starts from
+# What training starts from.
+WEIGHTS = None
 WEIGHTS_KIND = "none"  # none, published (with the library), or file
 
 

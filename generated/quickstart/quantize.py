@@ -23,12 +23,12 @@ import sys
 import threading
 from pathlib import Path
 
+import results  # before torch
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 import preprocess
-import results
-from data import Split
+from data import Images, Split
 from model import load_trained
 from results import Failure, Stage
 
@@ -49,20 +49,6 @@ EXPORTS = {
     ".onnx": "export_onnx_model",
     ".pt": "export_torch_script",
 }
-
-
-class Images(Dataset):
-    """Images of one split as the board will see them."""
-
-    def __init__(self, split):
-        self.split = split
-
-    def __len__(self):
-        return len(self.split)
-
-    def __getitem__(self, index):
-        image, label = self.split[index]
-        return torch.from_numpy(preprocess.to_input(preprocess.resize_and_crop(image))), label
 
 
 class Tee:
@@ -307,9 +293,9 @@ def main():
     parser.add_argument("--mode", choices=sorted(STAGES), required=True, help="what to do")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=DEVICE, help="where")
     arguments = results.parse(parser)
-    inputs = [CONFIG, arguments.build / "train" / "model.pth"]
-    if arguments.mode != "calib":
-        inputs.append(arguments.build / "calibrate" / "context.json")
+    names = ["prepare/data.json", "train/model.pth"]
+    names += [] if arguments.mode == "calib" else ["calibrate/context.json"]
+    inputs = [CONFIG, *(arguments.build / name for name in names)]
     with Stage(STAGES[arguments.mode], arguments, inputs) as stage:
         import_quantizer()
         {"calib": calibrate, "test": test, "deploy": deploy}[arguments.mode](stage, arguments)

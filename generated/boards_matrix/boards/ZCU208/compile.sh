@@ -13,6 +13,8 @@ set -euo pipefail
 
 board=ZCU208
 net_name=mobilenet_v2_matrix
+fingerprint=0x101000016010407
+spec=spec/boards_matrix.yaml
 dpu_subgraphs=1
 
 fail() { # CODE MESSAGE...
@@ -42,6 +44,14 @@ done
 build=${build:-$root/build/boards_matrix}
 output=$build/compile/$board
 log=$output/vai_c_xir.log
+
+# The DPU that the board itself reported decides, also where it was locked after this script was made.
+lock=$root/${spec%.*}.lock.yaml
+if [ -f "$lock" ]; then
+    locked=$(sed -n "/^  $board:\$/,/^  [^ ]/s/^    fingerprint: \"\(0x[0-9a-f]*\)\"\$/\1/p" "$lock" | head -n 1)
+    [ -z "$locked" ] || [ "$locked" = "$fingerprint" ] ||
+        fail 3 "the board reported the DPU $locked ($lock), this script builds for $fingerprint; run:" 'dpuforge generate spec/boards_matrix.yaml'
+fi
 
 if [ -z "$xmodel" ]; then
     xmodel=$build/deploy/${net_name}_int.xmodel

@@ -14,6 +14,8 @@ set -euo pipefail
 board=ZCU104
 net_name=resnet18_digits
 target=DPUCZDX8G_ISA1_B4096
+fingerprint=0x101000056010407
+spec=spec/quickstart.yaml
 dpu_subgraphs=1
 
 fail() { # CODE MESSAGE...
@@ -43,6 +45,14 @@ done
 build=${build:-$root/build/quickstart}
 output=$build/compile/$board
 log=$output/vai_c_xir.log
+
+# The DPU that the board itself reported decides, also where it was locked after this script was made.
+lock=$root/${spec%.*}.lock.yaml
+if [ -f "$lock" ]; then
+    locked=$(sed -n "/^  $board:\$/,/^  [^ ]/s/^    fingerprint: \"\(0x[0-9a-f]*\)\"\$/\1/p" "$lock" | head -n 1)
+    [ -z "$locked" ] || [ "$locked" = "$fingerprint" ] ||
+        fail 3 "the board reported the DPU $locked ($lock), this script builds for $fingerprint; run:" 'dpuforge generate spec/quickstart.yaml'
+fi
 
 if [ -z "$xmodel" ]; then
     xmodel=$build/deploy/${net_name}_int.xmodel

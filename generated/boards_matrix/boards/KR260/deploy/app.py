@@ -28,7 +28,8 @@ import preprocess
 BOARD = "KR260"
 NET_NAME = "mobilenet_v2_matrix"
 FINGERPRINT = "0x101000016010407"  # of the DPU that the network is compiled for
-CLASS_NAMES = ()  # empty: read from model.json, which training wrote
+# In the order of the network's outputs; empty: read from model.json, which training wrote.
+CLASS_NAMES = ()
 THREADS = 2  # one prepares images while another waits for the DPU
 HERE = Path(__file__).resolve().parent
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")

@@ -28,7 +28,8 @@ import preprocess
 BOARD = "ZCU104"
 NET_NAME = "resnet18_digits"
 FINGERPRINT = "0x101000056010407"  # of the DPU that the network is compiled for
-CLASS_NAMES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")  # empty: read from model.json, which training wrote
+# In the order of the network's outputs; empty: read from model.json, which training wrote.
+CLASS_NAMES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 THREADS = 4  # one prepares images while another waits for the DPU
 HERE = Path(__file__).resolve().parent
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
