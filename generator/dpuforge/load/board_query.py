@@ -88,8 +88,9 @@ def _read_fingerprint(kernel: Mapping[str, Any], file: str) -> int:
     """Return the fingerprint of a kernel, 0 where it has none: accelerators beside the DPU show 0x0."""
     value = kernel.get("fingerprint", 0)
     try:
-        number = int(value, 16) if isinstance(value, str) else int(value)
-        return Fingerprint.decode(number).value if number else 0
+        if value in (0, "0x0", "0"):
+            return 0
+        return (Fingerprint.parse(value.strip()) if isinstance(value, str) else Fingerprint.decode(int(value))).value
     except (TypeError, ValueError):
         raise FormatError(f"{file}: kernel {_name_kernel(kernel)}: got fingerprint {value!r}", REMEDY) from None
 
