@@ -14,11 +14,14 @@ import torch
 from dpuforge.emulator.kernels import Rounding, fake_quantise, first_fix_position, search_fix_position
 
 _PIECE = 1 << 18  # elements: a piece and its two scratch tensors stay in the processor's caches
+_SAMPLE = 8  # every so many pieces guess the favourite
 _LARGE = 1 << 17  # smaller tensors are not worth the pieces
 _CLEAR_LEAD = 1e-3  # of an error; float32 sums of up to 2**31 squares, in vector lanes, are good to 1e-5
 _UNDERFLOW = 1e-30  # float32 squares below it may vanish from the reference's sums
 _INT32_LIMIT = 2.0**31
 _NEAREST = frozenset({Rounding.HALF_UP, Rounding.STD_ROUND, Rounding.HALF_DOWN, Rounding.HALF_EVEN})
+
+_Piece = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # of the tensor; two scratch tensors of its length
 
 
 def is_large(values: torch.Tensor) -> bool:
@@ -40,21 +43,39 @@ def search_large(values: torch.Tensor, bits: int, rounding: Rounding, candidates
 
 
 def _errors(values: torch.Tensor, bits: int, first: int, candidates: int) -> list[float]:
-    """Return the summed squared errors of the candidates.
+    """Return the summed squared errors of the candidates; of clear losers only as much as it takes to see that.
 
     How ties round does not matter here: both neighbours of a tie, and both saturated ends, are equally far.
     """
+    sums = dict.fromkeys(range(first, first + candidates), 0.0)
+    for piece in list(_pieces(values))[::_SAMPLE]:
+        _add_errors(piece, bits, sums)
+    favourite = min(sums, key=sums.__getitem__)
+    leading = {favourite: 0.0}
+    for piece in _pieces(values):
+        _add_errors(piece, bits, leading)
+    enough = leading[favourite] * 4.0**-favourite * (1.0 + _CLEAR_LEAD)
+    sums = {fix: 0.0 for fix in sums if fix != favourite}
+    racing = dict(sums)
+    for piece in _pieces(values):
+        _add_errors(piece, bits, racing)
+        sums.update(racing)
+        racing = {fix: total for fix, total in racing.items() if total * 4.0**-fix <= enough}
+        if not racing:
+            break
+    sums.update(leading)
+    return [sums[fix] * 4.0**-fix for fix in sorted(sums)]
+
+
+def _add_errors(piece: _Piece, bits: int, sums: dict[int, float]) -> None:
+    """Add a piece's squared errors, in units of each grid, to the sums by fix position."""
     top = 2 ** (bits - 1)
-    sums = [0.0] * candidates
-    for piece, scaled, rounded in _pieces(values):
-        torch.mul(piece, 2.0**first, out=scaled)
-        for candidate in range(candidates):
-            if candidate:
-                scaled.mul_(2.0)
-            torch.round(scaled, out=rounded)
-            rounded.clamp_(-top, top - 1).sub_(scaled)
-            sums[candidate] += float(torch.dot(rounded, rounded))
-    return [total * 4.0 ** -(first + candidate) for candidate, total in enumerate(sums)]
+    values, scaled, rounded = piece
+    for fix in sums:
+        torch.mul(values, 2.0**fix, out=scaled)
+        torch.round(scaled, out=rounded)
+        rounded.clamp_(-top, top - 1).sub_(scaled)
+        sums[fix] += float(torch.dot(rounded, rounded))
 
 
 def _clear_winner(errors: list[float]) -> int | None:
@@ -105,7 +126,7 @@ def error_moments(quantised: torch.Tensor, exact: torch.Tensor) -> tuple[float, 
     return noise / exact.numel(), signal / exact.numel()
 
 
-def _pieces(values: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+def _pieces(values: torch.Tensor) -> Iterator[_Piece]:
     """Yield consecutive pieces of a contiguous tensor, each with two scratch tensors of its length."""
     flat = values.view(-1)
     first, second = torch.empty(_PIECE), torch.empty(_PIECE)

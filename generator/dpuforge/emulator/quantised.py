@@ -14,6 +14,7 @@ import torch
 from dpuforge.emulator.adjust import FixPositions, adjust_positions
 from dpuforge.emulator.correction import BiasCorrector
 from dpuforge.emulator.evaluate import Evaluator, Values, call_node
+from dpuforge.emulator.fast_calls import MAKES_NEW, economise_calls
 from dpuforge.emulator.fast_plan import Quantised
 from dpuforge.emulator.fast_test import Evaluation, EvaluationPath
 from dpuforge.emulator.graph import Graph, Node, Ref
@@ -61,6 +62,7 @@ class QuantisedGraph:
         self._correctors: dict[str, BiasCorrector] = {}
         self._quantised: dict[str, torch.Tensor] = {}
         self._evaluator = Evaluator(self.graph)
+        self._calibrator = Evaluator(economise_calls(self.graph, lambda: self.steps.output))
 
     def _place_points(self) -> Points:
         if self.settings.typed:
@@ -167,7 +169,7 @@ class QuantisedGraph:
         tensors = {**self.graph.tensors, **self._quantised}
         tensors.update({key: corrector.bias for key, corrector in self._correctors.items()})
         before = self._calibrate_inputs if self.points.inputs else None
-        result = self._evaluator.run(inputs, tensors, self._calibrate_node, before)
+        result = self._calibrator.run(inputs, tensors, self._calibrate_node, before)
         self.batches += 1
         return result
 
@@ -205,7 +207,7 @@ class QuantisedGraph:
         history = self.history.setdefault(node.name, [])
         history.append(search_step(value, rule))
         self.steps.output[node.name] = combine_steps(history, rule)
-        return apply_step(value, self.steps.output[node.name], rule, node.kind in _MAKES_NEW)
+        return apply_step(value, self.steps.output[node.name], rule, node.kind in MAKES_NEW)
 
     def _calibrate_inputs(self, node: Node, values: Values) -> Values:
         if node.name not in self.points.inputs:
@@ -303,7 +305,7 @@ class QuantisedGraph:
         def after(node: Node, value: Any, values: Values) -> Any:
             step = self.steps.output.get(node.name)
             rule = self.rule("activation", node)
-            result = value if step is None else apply_step(value, step, rule, node.kind in _MAKES_NEW)
+            result = value if step is None else apply_step(value, step, rule, node.kind in MAKES_NEW)
             if observe is not None:
                 observe(node.name, result)
             return result
@@ -315,13 +317,6 @@ class QuantisedGraph:
     def evaluate_float(self, inputs: Sequence[torch.Tensor]) -> Any:
         """Return the outputs of the prepared float graph."""
         return self._evaluator.run(inputs, self.graph.tensors)
-
-
-# Kinds whose call makes a new tensor, which nobody else holds: it may be quantised in place.
-_MAKES_NEW = PARAMETRIC | {
-    "nndct_relu", "nndct_elemwise_add", "nndct_elementwise_sub", "nndct_elemwise_mul", "nndct_maxpool", "nndct_avgpool",
-    "nndct_concat",
-}  # fmt: skip
 
 
 def _type(step: Step) -> str:
