@@ -95,7 +95,12 @@ def test_the_application_predicts_what_the_quantised_network_does(root: Path) ->
 
 
 def test_the_application_refuses_a_compiled_xmodel_here(root: Path, compiled: Path) -> None:
-    """On the laptop a compiled xmodel ends the application with the reason."""
+    """On the laptop a compiled xmodel, and a file that is none, end the application with the reason."""
     done = run_app(root, "--xmodel", str(compiled), str(root / "images"))
-    assert done.returncode != 0
+    assert done.returncode == 3
     assert "run it on the board" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run_app(root, "--xmodel", str(root / "images/0.png"), str(root / "images"))
+    assert done.returncode == 3
+    assert "0.png: not an .xmodel" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -216,8 +216,11 @@ def classify(arguments):
     emulated = bool(getattr(vart, "__emulator__", False))
     if emulated:
         print("EMULATION: no DPU here, the times say nothing about the board", file=sys.stderr)
-    subgraph = find_subgraph(xir, arguments.xmodel)
-    networks = [Network(vart, subgraph) for _ in range(max(1, arguments.threads))]
+    try:
+        subgraph = find_subgraph(xir, arguments.xmodel)
+        networks = [Network(vart, subgraph) for _ in range(max(1, arguments.threads))]
+    except RuntimeError as error:  # what xir and vart raise: no xmodel, no DPU, another DPU
+        raise Failure("{}: {}".format(arguments.xmodel.name, error)) from None
     images = read_files(arguments.images)
     if arguments.camera is not None:
         images = read_camera(arguments.camera, arguments.frames)
