@@ -78,7 +78,7 @@ def _time(work: Callable[[], Any]) -> tuple[float, Any]:
 def write_table(repeats: int) -> str:
     """Measure all cases and return the report as Markdown."""
     rows = [
-        "| network | images | layers | float, s | one by one, s | incremental, s | ratio | planned | study, s | MB/image |",
+        "| network | images | layers | float, s | one by one, s | incremental, s | ratio | planned | study, s | MB each |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for case in CASES:
@@ -98,7 +98,8 @@ Written by `OMP_NUM_THREADS=1 python benchmarks/sensitivity.py --write` on {date
 Every layer is measured twice, alone quantised and alone in float. "One by one" evaluates the whole network for each of
 these from scratch; "incremental" runs all of them down the graph side by side and computes every shared value once.
 Both give the same bits. Times are CPU seconds, medians of {repeats} runs; "planned" is the ratio that `Replay.cost`
-plans budgets with; "study" is the pass that compares every layer with float; MB are what the values of one pass take.
+plans budgets with; "study" is the pass that compares every layer with float; MB are what one image's
+values take at most.
 
 {table}
 """
