@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import shapes_project as shapes
+from test_board_files import write as write_board_files
 
 from dpuforge.paths import emulator_path
 from dpuforge.records import project as records
@@ -19,7 +20,8 @@ def test_every_script_runs_on_the_emulator(root: Path) -> None:
     settings = shapes.make_train(epochs=25, optimizer=records.Optimizer("adam", 1e-2, 0.0, 0.9), early_stopping=None)
     shapes.write_stripes(root, {"train": 16, "val": 6, "test": 20})
     quantization = shapes.make_quantization(max_accuracy_drop=15.0)
-    shapes.write_scripts(shapes.make_project(train=settings, quantization=quantization), root)
+    project = shapes.make_project(train=settings, quantization=quantization)
+    shapes.write_scripts(project, root)
     steps = ("prepare.py", "train.py", "quantize.py --mode calib", "evaluate.py", "quantize.py --mode deploy")
     for step in steps:
         name, *arguments = step.split()
@@ -32,3 +34,22 @@ def test_every_script_runs_on_the_emulator(root: Path) -> None:
     assert "shapes_net_int.xmodel" in deployed["metrics"]["exports"]
     info = json.loads((root / "build/shapes/calibrate/quantize_result/quant_info.json").read_text())
     assert set(info) >= {"param", "output", "input"}
+    assert predict_on_board(root, project) == predictions_of_evaluation(root)
+
+
+def predict_on_board(root: Path, project: records.Project) -> dict[str, int]:
+    """Return {file: class index} that the board's app.py gives for the test images, on the emulated runtime."""
+    write_board_files(project, root / "generated/shapes")
+    xmodel = root / "build/shapes/deploy/shapes_net_int.xmodel"
+    arguments = ("--json", "--top", "1", "--xmodel", str(xmodel), str(root / "data/shapes/test"))
+    ran = shapes.run_script(root, "app.py", *arguments, PYTHONPATH=str(emulator_path()))
+    assert ran.status == 0, ran.output
+    report = json.loads(ran.output[ran.output.index("{\n") :])
+    assert report["emulated"] is True
+    return {str(Path(image["name"]).relative_to(root)): image["top"][0]["index"] for image in report["images"]}
+
+
+def predictions_of_evaluation(root: Path) -> dict[str, int]:
+    """Return {file: class index} that evaluate.py recorded for the int8 network."""
+    predictions = json.loads((root / "build/shapes/evaluate/predictions.json").read_text())
+    return dict(zip(predictions["files"], predictions["int8"], strict=True))
