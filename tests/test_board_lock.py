@@ -223,9 +223,25 @@ def test_the_command_writes_the_lock_and_says_whether_the_spec_fits(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("count", "fingerprint", "board"), [(1, 0x101000016010407, "KV260"), (2, 0x101000056010407, "ZCU104")]
+)
+def test_the_board_shows_in_the_number_of_cores(tmp_path: Path, count: int, fingerprint: int, board: str) -> None:
+    """Without --board one core is taken for the KV260 and two for the ZCU104 of a spec with both, and that is said."""
+    spec = make_project(tmp_path)
+    done = lock(spec, make_query(*(make_core(index, fingerprint=f"{fingerprint:#x}") for index in range(count))))
+    assert f"taken for {board}: {count} core(s)" in done.output
+    assert [item.fingerprint for item in read_lock(spec).values()] == [fingerprint]
+    assert list(read_lock(spec)) == [board]
+
+
+@pytest.mark.parametrize(
     ("text", "arguments", "words"),
     [
-        (IMAGE_25, (), "has several boards"),
+        (
+            make_query(*map(make_core, range(4))),
+            (),
+            "it does not show which one carries DPUCZDX8G_ISA1_B4096",
+        ),
         (IMAGE_25, ("--board", "ZCU102"), "has no board ZCU102"),
         (make_query(VERSAL), ("--board", "KV260"), "is a DPUCVDX8G, got board KV260"),
         ("nothing", ("--board", "KV260"), "standard input: no output of xdputil query"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def board_lock(
     spec: Annotated[Path, typer.Argument(help="The spec file, for example spec/quickstart.yaml.")],
     from_: Annotated[Path, typer.Option("--from", help="What `xdputil query` printed; - reads standard input.")],
-    board: Annotated[str, typer.Option(help="Which of the spec's boards printed it; not needed for one board.")] = "",
+    board: Annotated[str, typer.Option(help="Which of the spec's boards printed it; not needed where it shows.")] = "",
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Write the DPU that a board reported into <spec>.lock.yaml; generate and compile.sh then refuse any other.
@@ -36,8 +36,8 @@ def board_lock(
     from dpuforge.load.project import load_project
 
     catalogue = load_catalogue()
-    target = _choose(pipeline.resolve_targets(catalogue, load_project(spec, catalogue).project), board, spec)
     facts = _read(from_)
+    target = _choose(pipeline.resolve_targets(catalogue, load_project(spec, catalogue).project), board, spec, facts)
     check_board(catalogue, target.board, facts)
     path = write_lock(spec, target.board, facts)
     findings = check_lock(catalogue, (target,), read_lock(spec))
@@ -52,11 +52,20 @@ def board_lock(
     raise typer.Exit(ExitCode.DRIFT if findings else ExitCode.DONE)
 
 
-def _choose(targets: Sequence[BoardTarget], board: str, spec: Path) -> BoardTarget:
-    """Return the target of the board named, or of the only one."""
-    names = [target.board for target in targets]
-    if not board and len(set(names)) > 1:
-        raise UsageError(f"{spec} has several boards", f"say which one it was: --board {' or --board '.join(names)}")
+def _choose(targets: Sequence[BoardTarget], board: str, spec: Path, facts: BoardFacts) -> BoardTarget:
+    """Return the target of the board named, of the only one, or of the one that has such a DPU."""
+    from dpuforge.load.board_lock import guess_board
+
+    names = list(dict.fromkeys(target.board for target in targets))
+    if not board and len(names) > 1:
+        found = guess_board(targets, facts)
+        if found is None:
+            remedy = f"say which one it was: --board {' or --board '.join(names)}"
+            raise UsageError(
+                f"{spec} has several boards, and it does not show which one carries {facts.target}", remedy
+            )
+        print_message(f"taken for {found.board}: {len(facts.cores)} core(s) of {facts.target}; --board says otherwise")
+        return found
     for target in targets:
         if not board or target.board.lower() == board.lower():
             return target

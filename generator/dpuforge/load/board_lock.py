@@ -81,6 +81,16 @@ def check_board(catalogue: Catalogue, board: str, facts: BoardFacts) -> None:
         raise HardwareError(f"{what}, got board {found.name}", f"{found.name} carries {', '.join(sorted(families))}")
 
 
+def guess_board(targets: Sequence[BoardTarget], facts: BoardFacts) -> BoardTarget | None:
+    """Return the one target that the facts single out by family, fingerprint, then cores; None where they do not."""
+    family = Fingerprint.decode(facts.fingerprint).family
+    left = [target for target in targets if target.family == family]
+    alike = [target for target in left if target.fingerprint == facts.fingerprint]
+    left = alike or left
+    left = [target for target in left if target.cores == len(facts.cores)] or left
+    return left[0] if len({target.board for target in left}) == 1 else None
+
+
 def check_lock(
     catalogue: Catalogue, targets: Sequence[BoardTarget], locks: Mapping[str, LockedDpu]
 ) -> tuple[Finding, ...]:
