@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch import nn
 
 from dpuforge.emulator import log
 from dpuforge.emulator.capture import capture_graph
+from dpuforge.emulator.export_torch_script import export_torch_script
 from dpuforge.emulator.files import INFO_FILE, read_bias, read_info, replace_text, write_bias, write_info
 from dpuforge.emulator.finetune import finetune_layers, load_finetuned
 from dpuforge.emulator.graph import map_template
@@ -88,6 +87,10 @@ class torch_quantizer:
         log.note(f"The input model nndct_st_{self.name}_ed is torch.nn.Module.")
         graph = capture_graph(module, move(arguments), move(dict(keywords or {})))
         log.note("Finish tracing.")
+        for line in graph.frozen:
+            log.warn(
+                "", f"Python reads a tensor's value at {line}: what it decided is frozen as for the example input."
+            )
         log.note("Processing ops...")
         if settings.equalisation:
             log.note("=>Doing weights equalization...")
@@ -179,10 +182,7 @@ class torch_quantizer:
         """Write <Network>_int.pt, traced with the inputs of the last forward; needs mode test."""
         self._check_export("export_torch_script")
         path = _folder(output_dir) / f"{self.name}_int.pt"
-        inputs = self._module.last_inputs
-        with torch.no_grad(), _quiet_tracer():
-            traced = torch.jit.trace(self._module, inputs, check_trace=False)  # type: ignore[no-untyped-call]
-            torch.jit.save(traced, str(path))
+        traced = export_torch_script(self._quantised, path, self._module.last_inputs)
         if verbose:
             print(traced.graph)
         log.note(f"{self.name}_int.pt is generated.({path})")
@@ -209,6 +209,7 @@ class torch_quantizer:
 
     def load_ft_param(self) -> None:
         """Load the parameters that fast_finetune wrote."""
+        self._fast_finetuned = True
         load_finetuned(self)
 
     def record_inputs(self, run_fn: Callable[..., Any], run_args: Sequence[Any]) -> list[tuple[torch.Tensor, ...]]:
@@ -221,8 +222,7 @@ class torch_quantizer:
         self._module.adopt(self._quantised.graph.tensors)
 
     def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Compute with these finetuned float parameters from now on."""
-        self._fast_finetuned = True
+        """Compute with these float parameters from now on."""
         self._module.adopt({**self._quantised.graph.tensors, **tensors})
 
 
@@ -338,10 +338,3 @@ def _folder(path: str) -> Path:
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-@contextmanager
-def _quiet_tracer() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -1,8 +1,8 @@
 """Records what a module does on example inputs as a Graph: the first step of every quantisation and estimate.
 
 The module runs once as it is, under a torch-function mode that sees every call, so Python control flow, shape
-arithmetic, shared modules and functional calls need no tracing rules. A second, shape-only run with a larger batch
-finds the integers that depend on the batch. On the meta device nothing is computed at all.
+arithmetic, shared modules and functional calls need no tracing rules. A second run with another small batch finds the
+integers that depend on the batch. On the meta device nothing is computed at all.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def capture_graph(
     with _evaluating(module), torch.no_grad():
         recorder = _record(module, tuple(example_inputs), kwargs)
         graph = _merge_batches(recorder, module, tuple(example_inputs), kwargs)
-    return expand_splits(_fold_constants(graph, recorder.results))
+    return expand_splits(_fold_constants(graph, recorder.results)).without_dead()
 
 
 def capture_shapes(module: nn.Module, *shapes: Sequence[int]) -> Graph:
@@ -53,8 +53,8 @@ def capture_shapes(module: nn.Module, *shapes: Sequence[int]) -> Graph:
     with _evaluating(module), torch.no_grad():
         recorder = _record(_MetaTwin(module), inputs, {})
         nodes = _name_last(recorder)
-    graph = Graph(recorder.network, tuple(nodes), recorder.outputs, recorder.tensors, recorder.batch)
-    return expand_splits(_fold_constants(graph, recorder.results))
+    graph = recorder.graph(nodes)
+    return expand_splits(_fold_constants(graph, recorder.results)).without_dead()
 
 
 @contextmanager
@@ -106,6 +106,7 @@ class _Recorder(TorchFunctionMode):
         self.tensors: dict[str, torch.Tensor] = {}
         self.results: dict[str, Any] = {}  # of the nodes that depend on no input
         self.outputs: Any = None
+        self.frozen: list[str] = []
         self._refs: Any = WeakTensorKeyDictionary()
         self._paths = {id(part): path for path, part in (twin or module).named_modules()}
         self._stack: list[tuple[str, str]] = []
@@ -128,6 +129,11 @@ class _Recorder(TorchFunctionMode):
             self.nodes.append(Node(name, "nndct_input", call, shape=shape, shapes=(shape,), trace_index=position + 1))
             self._refs[tensor] = Ref(name)
         return int(tensors[0].shape[0]) if tensors and tensors[0].dim() else 1
+
+    def graph(self, nodes: Sequence[Node]) -> Graph:
+        """Return what was recorded, with these nodes."""
+        frozen = tuple(dict.fromkeys(self.frozen))
+        return Graph(self.network, tuple(nodes), self.outputs, self.tensors, self.batch, frozen)
 
     def enter(self, module: nn.Module, _: Any) -> None:
         """Note that a submodule starts."""
@@ -158,6 +164,8 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         name, inplace = base_name(function)
         template = None
+        if name in _READS and args and isinstance(self._refs.get(args[0]), Ref):
+            self.frozen.append(_user_line(2))
         if name not in _QUERIES:
             template = (map_template(tuple(args), self.template), map_template(dict(kwargs), self.template))
         result = function(*args, **kwargs)
@@ -212,6 +220,8 @@ _QUERIES = frozenset({
     "storage_offset", "data_ptr", "is_sparse", "is_mkldnn", "is_nested", "names", "get_device", "broadcast_shapes",
     "promote_types", "result_type", "can_cast", "finfo", "iinfo", "is_tensor", "is_grad_enabled", "set_grad_enabled",
 })  # fmt: skip
+# Calls that turn a tensor's value into a Python number.
+_READS = frozenset({"bool", "int", "float", "index", "item", "tolist", "numpy", "equal", "allclose", "is_nonzero"})
 # Calls that may hand back the very tensor they were given.
 _IDENTITIES = frozenset({"contiguous", "to", "float", "detach", "type_as", "dropout", "dropout2d", "type", "cpu"})
 
@@ -230,9 +240,9 @@ def _assign_item(base: torch.Tensor, index: Any, value: Any) -> torch.Tensor:
     return result
 
 
-def _user_line() -> str:
+def _user_line(depth: int = 3) -> str:
     """Return file:line of the innermost frame outside torch and this package."""
-    frame = sys._getframe(3)
+    frame = sys._getframe(depth)
     while frame is not None:
         path = frame.f_code.co_filename
         if not path.startswith((_TORCH_FOLDER, _OWN_FOLDER)):
@@ -242,35 +252,37 @@ def _user_line() -> str:
 
 
 def _merge_batches(recorder: _Recorder, module: nn.Module, args: Any, kwargs: Any) -> Graph:
-    """Replace integers that follow the batch size by BatchSize, found by a second run with one more input."""
+    """Replace integers that follow the batch size by BatchSize, found by a second run with a small batch."""
     nodes = _name_last(recorder)
-    graph = Graph(recorder.network, tuple(nodes), recorder.outputs, recorder.tensors, recorder.batch)
-    other = _record_larger(module, args, kwargs)
+    graph = recorder.graph(nodes)
+    other = _record_other_batch(module, args, kwargs, graph.batch)
     if other is None or len(other.nodes) != len(nodes):
         return graph
+    batches = (graph.batch, other.batch)
     merged = []
     for node, twin in zip(graph.nodes, other.nodes, strict=True):
         call = Call(
             node.call.function,
-            _merge(node.call.args, twin.call.args, graph.batch),
-            _merge(dict(node.call.kwargs), dict(twin.call.kwargs), graph.batch),
+            _merge(node.call.args, twin.call.args, batches),
+            _merge(dict(node.call.kwargs), dict(twin.call.kwargs), batches),
         )
-        merged.append(replace(node, call=call, attributes=_merge(dict(node.attributes), twin.attributes, graph.batch)))
+        merged.append(replace(node, call=call, attributes=_merge(dict(node.attributes), twin.attributes, batches)))
     return graph.replace_nodes(merged)
 
 
-def _record_larger(module: nn.Module, args: Any, kwargs: Any) -> _Recorder | None:
-    """Run the module on the meta device with one more input; None where a module cannot run there."""
+def _record_other_batch(module: nn.Module, args: Any, kwargs: Any, batch: int) -> _Recorder | None:
+    """Run the module on the first example twice, or thrice where two were given; None where it takes no other batch."""
+    count = 3 if batch == 2 else 2
 
-    def enlarge(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor) or not leaf.dim():
+    def repeat(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or not leaf.dim() or leaf.shape[0] != batch:
             return leaf
-        return torch.empty((leaf.shape[0] + 1, *leaf.shape[1:]), dtype=leaf.dtype, device="meta")
+        return leaf[:1].expand(count, *leaf.shape[1:]).clone()
 
     try:
-        return _record(_MetaTwin(module), map_template(args, enlarge), map_template(kwargs, enlarge))
+        return _record(module, map_template(args, repeat), map_template(kwargs, repeat))
     except Exception:
-        return None  # data-dependent Python, or tensors kept outside parameters: the batch stays as recorded
+        return None  # written for one batch size only: it stays as recorded
 
 
 class _MetaTwin(nn.Module):
@@ -285,19 +297,19 @@ class _MetaTwin(nn.Module):
         return torch.func.functional_call(self.__dict__["_twin"], self.__dict__["_meta"], args, kwargs)
 
 
-def _merge(first: Any, second: Any, batch: int) -> Any:
+def _merge(first: Any, second: Any, batches: tuple[int, int]) -> Any:
     """Merge two templates; an integer that differs becomes linear in the batch."""
     if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)) and len(first) == len(second):
-        items = [_merge(one, two, batch) for one, two in zip(first, second, strict=True)]
+        items = [_merge(one, two, batches) for one, two in zip(first, second, strict=True)]
         return items if isinstance(first, list) else tuple(items)
     if isinstance(first, dict) and isinstance(second, dict):
-        return {key: _merge(value, second.get(key), batch) for key, value in first.items()}
+        return {key: _merge(value, second.get(key), batches) for key, value in first.items()}
     if isinstance(first, slice) and isinstance(second, slice):
         parts = ((first.start, second.start), (first.stop, second.stop), (first.step, second.step))
-        return slice(*(_merge(one, two, batch) for one, two in parts))
+        return slice(*(_merge(one, two, batches) for one, two in parts))
     if type(first) is int and type(second) is int and first != second:
-        scale = second - first
-        return BatchSize(scale, first - scale * batch)
+        scale, rest = divmod(second - first, batches[1] - batches[0])
+        return first if rest else BatchSize(scale, first - scale * batches[0])
     return first
 
 
@@ -331,16 +343,18 @@ def _fold_constants(graph: Graph, results: Mapping[str, Any]) -> Graph:
     def visit(leaf: Any) -> Any:
         return constants.get(leaf, leaf) if isinstance(leaf, Ref) else leaf
 
-    nodes = []
+    nodes: list[Node] = []
     for node in graph.nodes:
         call = node.call.rewrite(visit)
         inside = list(leaves((call.args, call.kwargs)))
         fixed = not any(isinstance(leaf, (Ref, BatchSize)) for leaf in inside)
         if node.kind != "nndct_input" and fixed and node.name in results:
             _keep_constant(node.name, results[node.name], constants, tensors)
+        elif any(ref in constants for ref in node.inputs):
+            name, _ = base_name(node.call.function)  # with constants in place it may be an operator with weights
+            nodes.append(describe_call(replace(node, call=call), name, tensors, nodes))
         else:
-            renamed = _constant_parameters(replace(node, call=call), constants)
-            nodes.append(renamed)
+            nodes.append(replace(node, call=call))
     return replace(graph, nodes=tuple(nodes), tensors=tensors, outputs=map_template(graph.outputs, visit))
 
 
@@ -353,9 +367,3 @@ def _keep_constant(name: str, value: Any, constants: dict[Ref, Param], tensors: 
             key = name if ref.index is None else f"{name}:{ref.index}"
             tensors[key] = part.detach()
             constants[ref] = Param(key)
-
-
-def _constant_parameters(node: Node, constants: Mapping[Ref, Param]) -> Node:
-    """Drop folded references from a node's inputs."""
-    inputs = tuple(ref for ref in node.inputs if ref not in constants)
-    return replace(node, inputs=inputs)

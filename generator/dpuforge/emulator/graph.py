@@ -147,13 +147,17 @@ def rewire(node: Node, old: str, new: Ref) -> Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A captured network: nodes in execution order and the tensors they use."""
+    """A captured network: nodes in execution order and the tensors they use.
+
+    frozen: lines where Python read a tensor's value, so that what followed holds for the example inputs only.
+    """
 
     name: str
     nodes: tuple[Node, ...]
     outputs: Any
     tensors: Mapping[str, torch.Tensor]
     batch: int = 1
+    frozen: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Node:
         return self.index[name]
@@ -195,6 +199,14 @@ class Graph:
 
         nodes = tuple(rewire(node, name, substitute) for node in self.nodes if node.name != name)
         return replace(self, nodes=nodes, outputs=map_template(self.outputs, visit))
+
+    def without_dead(self) -> Graph:
+        """Return the graph without nodes whose values reach no output; inputs stay."""
+        alive = {ref.node for ref in self.output_refs}
+        for node in reversed(self.nodes):
+            if node.name in alive:
+                alive.update(node.input_names())
+        return self.replace_nodes(node for node in self.nodes if node.name in alive or node.kind == "nndct_input")
 
     def normalised_names(self) -> dict[str, str]:
         """Return quant_info.json's name per node, "<Net>::nndct_<type>_<index>", and the return node's."""

@@ -3,6 +3,6 @@
 from dpuforge.emulator.api import dump_xmodel, torch_quantizer
 from dpuforge.emulator.qat import QatProcessor
 
-from pytorch_nndct.inspection import Inspector
+from .inspection import Inspector
 
 __all__ = ["Inspector", "QatProcessor", "dump_xmodel", "torch_quantizer"]

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
 from dpuforge.emulator import log
 from dpuforge.emulator.capture import capture_shapes
 from dpuforge.emulator.graph import leaves
@@ -16,7 +18,6 @@ from dpuforge.hardware.inspect_report import cpu_rows, inspect_file_name, render
 from dpuforge.hardware.limits import Target
 from dpuforge.hardware.partition import partition_operators
 from dpuforge.load.catalogue import load_catalogue
-from torch import nn
 
 _RELEASE = "3.5"
 
