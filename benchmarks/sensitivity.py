@@ -78,7 +78,8 @@ def _time(work: Callable[[], Any]) -> tuple[float, Any]:
 def write_table(repeats: int) -> str:
     """Measure all cases and return the report as Markdown."""
     rows = [
-        "| network | images | layers | float, s | one by one, s | incremental, s | ratio | planned | study, s | MB each |",
+        "| network | images | layers | float, s | one by one, s | incremental, s "
+        "| ratio | planned | study, s | MB each |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for case in CASES:

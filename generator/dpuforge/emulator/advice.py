@@ -144,8 +144,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "FLOAT_OPERATOR",
         symptoms.float_operators,
-        "{count} {kind} left in float: no DPU operator, so the network is cut there and the CPU computes it",
-        "use an operator of the DPU in its place (relu, hard swish, hard sigmoid), or accept the CPU's time",
+        "{count} x {kind} stay in float: the quantizer has no fix position for it, so the CPU computes it",
+        "use an operator of the DPU in its place (relu, hard swish, hard sigmoid; nn.AdaptiveAvgPool2d for a mean), or "
+        "accept the CPU's time",
     ),
     Rule(
         "KEEP_FLOAT",

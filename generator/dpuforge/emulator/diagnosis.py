@@ -34,7 +34,7 @@ _STUDY_PASSES = 8.0  # forward passes that studying one image costs: 5 measured 
 _FEWEST_IMAGES = 8
 _FEWEST_LAYERS = 8
 _CALIBRATION_BATCH = 8
-_DIGITS = 5
+_DIGITS = 4
 
 
 def diagnose(
@@ -233,7 +233,7 @@ def _report_sensitivity(study: SensitivityStudy | None, known: int) -> dict[str,
 
 
 def _round(value: Any) -> Any:
-    """Round floats to five significant digits, and put None for what JSON cannot hold."""
+    """Round floats to four significant digits, and put None for what JSON cannot hold."""
     if isinstance(value, dict):
         return {key: _round(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -156,7 +156,10 @@ class LayerStudy:
         """Return the row of this layer."""
         row: dict[str, Any] = {"layer": self.layer.label, "node": self.layer.name, "kind": self.layer.kind}
         for role, study in self.parameters.items():
-            row["weights" if role == "weight" else role] = {"cosine": study.rounding.cosine, **study.as_json()}
+            figures = {"cosine": study.rounding.cosine, **study.as_json()}
+            if role == "bias":  # searched like the others, but no rival is ever worth a word
+                figures.pop("rivals", None)
+            row["weights" if role == "weight" else role] = figures
         if self.spread is not None:
             row["weights"] |= {
                 "channel_ratio": self.spread.ratio,
