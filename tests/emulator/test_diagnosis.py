@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from dpuforge.emulator.api import torch_quantizer
 from dpuforge.emulator.capture import capture_graph
 from dpuforge.emulator.diagnosis import diagnose
 from dpuforge.emulator.quantised import QuantisedGraph
@@ -111,3 +114,27 @@ def test_float_scales_are_described_too() -> None:
     assert row["weights"]["scale"] > 0
     assert "rivals" not in row["weights"]
     assert row["weights"]["rounding_sqnr_db"] > 30
+
+
+def test_the_quantizer_object_diagnoses_what_it_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """torch_quantizer in mode test has diagnose(), which leaves the bits of quant_model alone."""
+    module, batch = enliven(Chain()), images()
+    arguments: dict[str, Any] = {"output_dir": str(tmp_path), "device": "cpu"}
+    calibrating = torch_quantizer("calib", module, (batch,), **arguments)
+    calibrating.quant_model(batch)
+    calibrating.export_quant_config()
+    testing = torch_quantizer("test", module, (batch,), **arguments)
+    before = testing.quant_model(batch)
+    document = testing.diagnose(batch, budget=200, float_model=module)
+    assert torch.equal(testing.quant_model(batch), before)
+    assert document["output"]["agreement"] == 100 * float((before.argmax(1) == module(batch).argmax(1)).float().mean())
+    assert document["preparation"]["agreement"] == 100.0
+    same = calibrating.diagnose(batch, budget=200)
+    assert same["layers"] == document["layers"]
+
+
+def test_the_quantizer_object_refuses_before_calibration(tmp_path: Path) -> None:
+    """Without a calibration batch there is nothing to diagnose."""
+    calibrating = torch_quantizer("calib", enliven(Chain()), (images(1),), output_dir=str(tmp_path), device="cpu")
+    with pytest.raises(UsageError, match="no fix positions"):
+        calibrating.diagnose(images())

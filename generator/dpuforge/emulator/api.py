@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from dpuforge.emulator import log
 from dpuforge.emulator.capture import capture_graph
+from dpuforge.emulator.diagnosis import diagnose
 from dpuforge.emulator.export_torch_script import export_torch_script
 from dpuforge.emulator.files import INFO_FILE, read_bias, read_info, replace_text, write_bias, write_info
 from dpuforge.emulator.finetune import finetune_layers, load_finetuned
@@ -206,6 +207,23 @@ class torch_quantizer:
     def fast_finetune(self, run_fn: Callable[..., Any], run_args: Sequence[Any]) -> None:
         """Adjust weights layer by layer so that quantisation costs less; run_fn(*run_args) runs the network."""
         finetune_layers(self, run_fn, tuple(run_args))
+
+    def diagnose(
+        self,
+        images: torch.Tensor | Sequence[torch.Tensor],
+        labels: torch.Tensor | Sequence[int] | None = None,
+        layers: Iterable[str] | int | None = None,
+        budget: float | None = None,
+        float_model: nn.Module | None = None,
+    ) -> dict[str, Any]:
+        """Return what quantisation does to every layer, what each layer costs, and suggestions, ready for JSON.
+
+        The real tool has nothing like it: scripts ask for it with getattr. Arguments as for diagnosis.diagnose. In mode
+        calib it ends calibration, as export_quant_config does.
+        """
+        if self.mode == "calib":
+            self._quantised.finish_calibration()
+        return diagnose(self.graph_object, images, labels, layers, budget, float_model)
 
     def load_ft_param(self) -> None:
         """Load the parameters that fast_finetune wrote."""
