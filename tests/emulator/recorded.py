@@ -56,13 +56,19 @@ def small_recording(name: str, folder: Path | None = None, settings: Settings | 
     return Recording(folder or own, module, pixels, settings or default_settings())
 
 
-def large_recording(name: str, golden: Path) -> Recording:
-    """Return a recording of a network whose weights the shared generator makes."""
+def load_models(golden: Path) -> Any:
+    """Return the shared module that builds the recorded networks."""
     spec = importlib.util.spec_from_file_location("golden_models", golden / "models.py")
     assert spec is not None
     assert spec.loader is not None
     models = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(models)
+    return models
+
+
+def large_recording(name: str, golden: Path) -> Recording:
+    """Return a recording of a network whose weights the shared generator makes."""
+    models = load_models(golden)
     module, size = models.build(name)
     folder = golden / "nets" / name
     buffers = {key: torch.from_numpy(value) for key, value in arrays(folder / "bn_buffers.npz").items()}

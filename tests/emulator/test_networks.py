@@ -1,11 +1,16 @@
 """Whole networks against the real tool: every fix position, history, integer and output."""
 
+import json
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from dpuforge.emulator.capture import capture_graph
+from dpuforge.emulator.quantised import QuantisedGraph
+from dpuforge.emulator.settings import default_settings
 from tests.emulator.recorded import (
     Outcome,
     Recording,
@@ -13,6 +18,7 @@ from tests.emulator.recorded import (
     calibrate_and_test,
     count_flips,
     large_recording,
+    load_models,
     recorded_histories,
     recorded_tables,
     small_recording,
@@ -111,3 +117,30 @@ def test_mobilenet_flips_are_few_and_small(golden: Path) -> None:
     expected = arrays(recording.folder / "quant_out.npz")["y"]
     last = outcome.quantised.fix.output[outcome.quantised.graph.nodes[-1].name][1]
     assert np.abs(outcome.output - expected).max() <= 2.0**-last
+
+
+PIXELS = 64  # the number of quantisation points does not depend on the image's size
+RECORDED_COUNTS = (
+    "googlenet",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "ops_d",
+    "ops_f__dpu_default",
+    "regnet_x_400mf",
+    "resnet18",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+)
+
+
+@pytest.mark.parametrize("name", RECORDED_COUNTS)
+def test_number_of_quantised_tensors(name: str, golden: Path) -> None:
+    """The number of fix operators in the real tool's xmodel is that of our parameters and points."""
+    models = load_models(golden)
+    module, size = models.build(name.partition("__")[0])
+    size = size if name.startswith("ops_") else PIXELS
+    graph = QuantisedGraph(capture_graph(module, (torch.randn(1, 3, size, size),)), default_settings())
+    expected = graph.expected_names()
+    inner = sum(node.kind == "nndct_hswish" for node in graph.graph.nodes)  # hswish holds a fix of its own
+    counts = json.loads((golden / "xmodel_op_catalog.json").read_text())["op_counts_per_net"]
+    assert len(expected["param"]) + len(expected["output"]) + inner == counts[name]["fix"]
