@@ -65,6 +65,17 @@ def test_a_budget_limits_images_and_layers(budget: float) -> None:
     assert sensitivity["of"] == 6
 
 
+def test_images_under_a_budget_are_spread_over_the_classes() -> None:
+    """Of images sorted by class the ones looked at come from all over, not from the first class alone."""
+    network = quantise(enliven(Chain()), images())
+    batch = torch.cat([images(1).expand(20, -1, -1, -1), images(20, seed=5)])
+    labels = network.evaluate_float((batch,)).argmax(1)
+    labels[:20] = (labels[:20] + 1) % 5  # the first half is wrong
+    document = diagnose(network, batch, labels, budget=100)
+    assert document["images"] == 6
+    assert document["output"]["float_accuracy"] == 50.0
+
+
 def test_a_tiny_budget_measures_no_sensitivity_and_says_so() -> None:
     """With almost nothing to spend one image is studied and no layer's cost is claimed."""
     document = diagnose(quantise(enliven(Chain()), images()), images(), budget=1.0)

@@ -52,8 +52,8 @@ def diagnose(
     of the network. labels: class indices, one per image; without them the loss is measured as the output's error and
     as agreement with the float network. layers: for which ones sensitivity is measured: names or module paths, or how
     many of the most suspicious ones (lowest SQNR); None is all. budget: at most about this much work, in forward
-    passes of the float network over one image; then fewer images and layers are looked at, and the result says how
-    many. float_model: the module as the user wrote it, to show what folding and replacing operators changed.
+    passes of the float network over one image; then fewer images (evenly spaced ones) and layers are looked at, and the
+    result says how many. float_model: the module as the user wrote it, to show what folding and replacing operators changed.
 
     Keys: emulated, images, labelled, output (the whole network), preparation, layers, sensitivity, advice. SQNR in dB,
     200 where there is no error at all; accuracies in percent, their differences in percentage points; null where a
@@ -68,7 +68,7 @@ def diagnose(
     truth = _as_labels(labels, inputs)
     replay = Replay(network, _calibrated_layers(network))
     count = _affordable_images(int(inputs[0].shape[0]), budget)
-    inputs, truth = _first(inputs, truth, count)
+    inputs, truth = _spread(inputs, truth, count)
     whole = study_layers(replay, inputs, truth)
     left = None if budget is None else budget - count * _STUDY_PASSES
     study = _measure(replay, _choose(whole.layers, layers), inputs, truth, left)
@@ -125,8 +125,13 @@ def _affordable_images(available: int, budget: float | None) -> int:
     return available if budget is None else max(1, min(available, int(budget / 2 / _STUDY_PASSES)))
 
 
-def _first(inputs: Inputs, labels: torch.Tensor | None, count: int) -> tuple[Inputs, torch.Tensor | None]:
-    return tuple(part[:count] for part in inputs), None if labels is None else labels[:count]
+def _spread(inputs: Inputs, labels: torch.Tensor | None, count: int) -> tuple[Inputs, torch.Tensor | None]:
+    """Return this many images, evenly spaced: images in the order of their classes still give several classes."""
+    total = int(inputs[0].shape[0])
+    if count >= total:
+        return inputs, labels
+    places = torch.arange(count, device=inputs[0].device) * total // count
+    return tuple(part[places] for part in inputs), None if labels is None else labels[places]
 
 
 def _choose(studies: Sequence[LayerStudy], layers: Iterable[str] | int | None) -> list[Layer]:
@@ -147,7 +152,7 @@ def _measure(
         images, layers = plan_sensitivity(replay, layers, images, budget)
     if not layers:
         return None
-    return measure_sensitivity(replay, layers, *_first(inputs, labels, images))
+    return measure_sensitivity(replay, layers, *_spread(inputs, labels, images))
 
 
 def plan_sensitivity(
