@@ -230,7 +230,7 @@ def report(networks: list[str], repetitions: int) -> str:
         "The load before each case is in the table: above the number of threads, other work ran at the same time, and",
         "wall-clock figures, most of all those of two threads, are worth less than processor time.",
         "",
-        f"Random weights, {SIZE_PX} x {SIZE_PX} pixels. Float is the network as PyTorch runs it, eager. Evaluation gives",
+        f"Random weights, {SIZE_PX} x {SIZE_PX} pixels. Float is the network as PyTorch runs it; evaluation gives",
         "the bits of the reference path. Calibration has bias correction on. Ratios are to float, per repetition.",
         "",
         *timing_lines(timings),
