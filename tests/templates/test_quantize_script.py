@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import shapes_project as shapes
+import torch
 
 from dpuforge.records import project as records
 
@@ -163,6 +166,43 @@ def test_fast_finetuning_runs_and_its_silent_skip_fails(trained: Path) -> None:
     ran = quantize(trained, "calib", "no_finetune")
     assert ran.status == 3
     assert "fast_finetune was skipped" in ran.output
+
+
+def test_a_network_that_yields_nan_is_refused(trained: Path, tmp_path: Path) -> None:
+    """The quantizer would leave such a network unquantised with mere warnings; calibration refuses it."""
+    set_up(trained)
+    weights = trained / "build/shapes/train/model.pth"
+    sound = weights.read_bytes()
+    state = torch.load(weights, weights_only=True)
+    torch.save({**state, "fc.bias": state["fc.bias"] * float("nan")}, weights)
+    ran = quantize(trained, "calib")
+    weights.write_bytes(sound)
+    assert ran.status == 3
+    assert "yields NaN or infinity" in ran.output
+
+
+RECORDED = {
+    "err_bias_corr_missing": "BIAS_CORRECTION",
+    "err_export_cfg_no_forward": "NO_CALIBRATION",
+    "err_mismatch_model": "CALIB_RESULT_MISMATCH",
+    "err_onnx_no_forward": "NO_FORWARD",
+    "err_target_bad": "UNREGISTERED_TARGET",
+    "err_test_without_calib": "BIAS_CORRECTION",
+    "err_xmodel_batch2": "XMODEL_BATCHSIZE",
+    "err_xmodel_no_forward": "NO_FORWARD",
+}
+
+
+def test_error_lines_of_the_real_tool_are_found(golden: Path) -> None:
+    """In the recorded logs every error code is found, its text without colour codes, and none in good runs."""
+    source = shapes.render_scripts(shapes.make_project())["quantize.py"]
+    line = next(line for line in source.splitlines() if line.startswith("ERROR_LINE"))
+    pattern = re.compile(ast.literal_eval(line[line.index("(") + 1 : -1]))
+    logs = [path for path in sorted((golden / "logs").iterdir()) if path.suffix in (".log", ".txt")]
+    found = {path.stem: pattern.findall(path.read_text(encoding="utf-8", errors="replace")) for path in logs}
+    codes = {name: errors[0][0].replace("QUANTIZER_TORCH_", "") for name, errors in found.items() if errors}
+    assert codes == RECORDED
+    assert found["err_xmodel_batch2"][0][1] == "Batch size must be 1 when exporting xmodel."
 
 
 def test_a_missing_quantizer_is_named(trained: Path) -> None:
