@@ -126,7 +126,8 @@ class _Recorder(TorchFunctionMode):
             name = f"{self.network}::input_{position}"
             call = Call(_take_input, (position,))
             shape = tuple(tensor.shape)
-            self.nodes.append(Node(name, "nndct_input", call, shape=shape, shapes=(shape,), trace_index=position + 1))
+            node = Node(name, "nndct_input", call, shape=shape, shapes=(shape,), trace_index=position + 1)
+            self.nodes.append(replace(node, floating=tensor.is_floating_point()))
             self._refs[tensor] = Ref(name)
         return int(tensors[0].shape[0]) if tensors and tensors[0].dim() else 1
 
@@ -190,7 +191,8 @@ class _Recorder(TorchFunctionMode):
             return
         label = self._label(name, inplace)
         shapes = tuple(tuple(tensor.shape) for tensor in tensors)
-        node = Node(label, "", Call(function, args, kwargs), shape=shapes[0], shapes=shapes)
+        floating = tensors[0].is_floating_point()
+        node = Node(label, "", Call(function, args, kwargs), shape=shapes[0], shapes=shapes, floating=floating)
         node = describe_call(node, name, self.tensors, self.nodes)
         path, kind = self._stack[-1] if self._stack else ("", self.network)
         node = replace(node, module_path=path, module_type=kind, source=_user_line(), trace_index=len(self.nodes) + 2)

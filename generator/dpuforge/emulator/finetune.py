@@ -7,6 +7,7 @@ the network keeps them only if the error of its outputs did.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from dpuforge.emulator import log
 from dpuforge.emulator.evaluate import Values, call_node
 from dpuforge.emulator.files import PARAM_FILE
-from dpuforge.emulator.graph import Node, leaves
+from dpuforge.emulator.graph import Graph, Node, leaves
 from dpuforge.emulator.points import ACTIVATIONS, PARAMETRIC
 from dpuforge.emulator.quantised import QuantisedGraph
 from dpuforge.emulator.steps import Step, apply_step
@@ -26,6 +27,8 @@ from dpuforge.emulator.straight_through import quantise_through
 if TYPE_CHECKING:
     from dpuforge.emulator.api import torch_quantizer
 
+_FLOAT_BYTES = 4
+_MEMORY_SHARE = 0.8
 _ROUNDS = 40  # optimiser steps per layer
 _RATE = 0.05  # of a quantisation step, per optimiser step
 Batch = tuple[torch.Tensor, ...]
@@ -37,12 +40,13 @@ def finetune_layers(quantizer: torch_quantizer, run_fn: Callable[..., Any], run_
         log.warn("FINETUNE_IGNORED", "Finetune function will be ignored in test mode!")
         return
     log.note("=>Preparing data for fast finetuning module parameters ...")
-    batches = quantizer.record_inputs(run_fn, run_args)
-    if not batches:
+    recorded = quantizer.record_inputs(run_fn, run_args)
+    if not recorded:
         text = "fast_finetune: the function did not call quant_model"
         raise log.fail("NO_FORWARD", text, "run_fn(*run_args) must feed images to torch_quantizer.quant_model")
     log.note("=>Find initial quantization steps for fast finetuning...")
     quantised = quantizer.graph_object
+    batches = fitting_batches(quantised, recorded)
     for batch in batches:
         quantised.calibrate(batch)
     log.note("=>Fast finetuning module parameters for better quantization accuracy...")
@@ -54,6 +58,36 @@ def finetune_layers(quantizer: torch_quantizer, run_fn: Callable[..., Any], run_
     save_parameters(quantised, path)
     quantised.restart_calibration()
     quantizer.mark_finetuned()
+
+
+def fitting_batches(quantised: QuantisedGraph, batches: Sequence[Batch]) -> Sequence[Batch]:
+    """Return as many batches as fit into 80 % of the free memory, and say so where not all do."""
+    per_image = 2 * _FLOAT_BYTES * _largest_cut(quantised.graph) / max(quantised.graph.batch, 1)
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    images = [int(batch[0].shape[0]) for batch in batches]
+    log.note(f"Memory cost by fast finetuning is {per_image * sum(images) / 2**30:.2f} G.")
+    fitting, used = 0, 0.0
+    while fitting < len(batches) and used + per_image * images[fitting] <= _MEMORY_SHARE * free:
+        used += per_image * images[fitting]
+        fitting += 1
+    if fitting < len(batches):
+        text = f"{fitting} of {len(batches)} batches fit into memory: fast finetuning uses these."
+        if not fitting:
+            raise log.fail("FAST_FINETUNE", "Not one batch fits into memory.", "use smaller batches")
+        log.warn("FAST_FINETUNE", text)
+    return batches[:fitting]
+
+
+def _largest_cut(graph: Graph) -> int:
+    """Return the largest number of elements alive at one place of the graph, for the captured batch."""
+    last = {name: place for place, node in enumerate(graph.nodes) for name in (node.name, *node.input_names())}
+    sizes = {node.name: sum(math.prod(shape) for shape in node.shapes) for node in graph.nodes}
+    alive, most = 0, 0
+    for place, node in enumerate(graph.nodes):
+        alive += sizes[node.name]
+        most = max(most, alive)
+        alive -= sum(sizes[name] for name in {node.name, *node.input_names()} if last[name] == place)
+    return most
 
 
 def load_finetuned(quantizer: torch_quantizer) -> None:

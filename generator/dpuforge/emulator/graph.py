@@ -87,7 +87,8 @@ class Call:
 class Node:
     """One operator: its nndct kind, where its inputs come from, and where in the user's code it stands.
 
-    shape is that of the (first) result; shapes lists them all where the value is a tuple.
+    shape is that of the (first) result; shapes lists them all where the value is a tuple. floating is False for
+    integer and boolean results, which are never quantised.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Node:
     module_type: str = ""
     source: str = ""
     trace_index: int = 0
+    floating: bool = True
 
     def input_names(self) -> tuple[str, ...]:
         """Return the names of the nodes read, in argument order, repeats kept."""

@@ -57,6 +57,8 @@ class Points:
 
 def is_compute(node: Node) -> bool:
     """Say whether a node is quantised in its own right."""
+    if not node.floating:
+        return False
     if node.kind == "nndct_adaptive_avg_pool2d":
         return node.attributes["kernel"] is not None
     if "constant" in node.attributes and node.kind.startswith("nndct_elem"):
@@ -141,7 +143,7 @@ def _float_sources(
             continue
         for name in node.input_names():
             source = _value_source(graph, name)
-            if source not in chosen and not _quantisable(graph[source]):
+            if source not in chosen and not _quantisable(graph[source]) and graph[source].floating:
                 found.add(source)
     return found
 
