@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from dpuforge.emulator.advice import RULES
 from dpuforge.emulator.diagnosis import diagnose
 from dpuforge.emulator.quantised import QuantisedGraph
 from dpuforge.emulator.steps import FixStep
+from tests.conftest import REPO
 from tests.emulator.diagnosis_networks import Chain, Pyramid, enliven, flags, images, quantise
 
 
@@ -188,3 +190,9 @@ def test_networks_without_classes_are_judged_by_their_error() -> None:
     inputs = (images(), images(channels=2, seed=2))
     found = {item["code"]: item for item in diagnose(quantise(enliven(Pyramid()), *inputs, bits=3), inputs)["advice"]}
     assert found["FAST_FINETUNE"]["measured"]["sqnr_db"] < 15
+
+
+def test_the_documentation_lists_every_code() -> None:
+    """docs/diagnosis.md has a row for each rule, and none for rules that do not exist."""
+    text = (REPO / "docs" / "diagnosis.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([A-Z0-9_]+)` \|", text, re.MULTILINE) == [rule.code for rule in RULES]

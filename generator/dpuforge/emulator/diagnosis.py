@@ -53,7 +53,8 @@ def diagnose(
     as agreement with the float network. layers: for which ones sensitivity is measured: names or module paths, or how
     many of the most suspicious ones (lowest SQNR); None is all. budget: at most about this much work, in forward
     passes of the float network over one image; then fewer images (evenly spaced ones) and layers are looked at, and the
-    result says how many. float_model: the module as the user wrote it, to show what folding and replacing operators changed.
+    result says how many. float_model: the module as the user wrote it, to show what folding and replacing operators
+    changed.
 
     Keys: emulated, images, labelled, output (the whole network), preparation, layers, sensitivity, advice. SQNR in dB,
     200 where there is no error at all; accuracies in percent, their differences in percentage points; null where a
