@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dpuforge import __version__
-from dpuforge.commands import hardware, machine, project, xmodel
+from dpuforge.commands import board_lock, hardware, machine, project, xmodel
 from dpuforge.commands.screen import print_message, set_colour
 from dpuforge.errors import ExitCode, Interrupted, UserError
 
@@ -38,6 +38,7 @@ for command in (
     hardware.backbones,
     hardware.releases,
     hardware.estimate,
+    board_lock.board_lock,
     project.schema,
     machine.doctor,
     machine.emulator_path,
