@@ -118,7 +118,7 @@ def test_rendered_functions_are_short(variant: str) -> None:
     for name, text in shapes.render_scripts(VARIANTS[variant]).items():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
-                assert (node.end_lineno or 0) - node.lineno < 50, (name, node.name)
+                assert (node.end_lineno or 0) - node.lineno < 40, (name, node.name)
 
 
 def check_with_ruff(folder: Path) -> None:
