@@ -66,40 +66,53 @@ def print_table(rows):
         print("{class:{width}}  {images:6}  {float:7.2f}  {int8:7.2f}".format(width=width, **row))
 
 
-def evaluate(stage, arguments):
-    """Measure both networks, write the predictions and a table, hold int8 against the gate."""
-    split = Split(arguments.root, SPLIT)
+def predict_both(stage, arguments, split):
+    """Return the true classes and what the float and the int8 network make of the images."""
     images, device = Images(split), choose_device(arguments.device)
     labels, of_float = predict(load_trained(arguments).to(device), images, device)
     sample = images[0][0].unsqueeze(0).to(device)
     with watching_quantizer(stage):
         quantizer = load_quantized(stage, arguments, sample, device)
         _, of_int8 = predict(quantizer.quant_model, images, device)
+    return labels, of_float, of_int8
+
+
+def summarise(labels, of_float, of_int8):
+    """Return the accuracies in percent with their intervals; agreement is float against int8."""
     float_accuracy, int8_accuracy = (measure_accuracy(labels, made) for made in (of_float, of_int8))
-    drop = float_accuracy - int8_accuracy
-    stage.metrics.update(
-        {
-            "float_accuracy": round(float_accuracy, 4),
-            "float_interval": wilson_interval(labels, of_float),
-            "int8_accuracy": round(int8_accuracy, 4),
-            "int8_interval": wilson_interval(labels, of_int8),
-            "accuracy_drop": round(drop, 4),
-            "max_accuracy_drop": MAX_ACCURACY_DROP,
-            "agreement": round(measure_accuracy(of_float, of_int8), 4),
-            "test_images": len(labels),
-        }
-    )
+    return {
+        "float_accuracy": round(float_accuracy, 4),
+        "float_interval": wilson_interval(labels, of_float),
+        "int8_accuracy": round(int8_accuracy, 4),
+        "int8_interval": wilson_interval(labels, of_int8),
+        "accuracy_drop": round(float_accuracy - int8_accuracy, 4),
+        "max_accuracy_drop": MAX_ACCURACY_DROP,
+        "agreement": round(measure_accuracy(of_float, of_int8), 4),
+        "test_images": len(labels),
+    }
+
+
+def print_summary(metrics):
+    """Print both accuracies with their intervals."""
+    for name in ("float", "int8"):
+        low, high = metrics[name + "_interval"]
+        text = "{:5} {:.2f} % of {} {} images (95 % interval {:.2f} to {:.2f})"
+        accuracy, count = metrics[name + "_accuracy"], metrics["test_images"]
+        print(text.format(name, accuracy, count, SPLIT, low, high))
+
+
+def evaluate(stage, arguments):
+    """Measure both networks, write the predictions and a table, hold int8 against the gate."""
+    split = Split(arguments.root, SPLIT)
+    labels, of_float, of_int8 = predict_both(stage, arguments, split)
+    stage.metrics.update(summarise(labels, of_float, of_int8))
     rows = tabulate_classes(split.classes, labels, of_float, of_int8)
     print_table(rows)
-    for name, made in (("float", of_float), ("int8", of_int8)):
-        low, high = wilson_interval(labels, made)
-        text = "{:5} {:.2f} % of {} {} images (95 % interval {:.2f} to {:.2f})"
-        print(text.format(name, measure_accuracy(labels, made), len(labels), SPLIT, low, high))
-    files = [path for path, _ in split.samples]
+    print_summary(stage.metrics)
     predictions = {
         "split": SPLITS[SPLIT],
         "classes": split.classes,
-        "files": [stage.name_path(path) for path in files],
+        "files": [stage.name_path(path) for path, _ in split.samples],
         "label": labels,
         "float": of_float,
         "int8": of_int8,
@@ -107,11 +120,11 @@ def evaluate(stage, arguments):
     results.write_json(stage.folder / "per_class.json", rows)
     results.write_json(stage.folder / "predictions.json", predictions)
     stage.outputs += [stage.folder / "per_class.json", stage.folder / "predictions.json"]
-    if drop > MAX_ACCURACY_DROP:
-        text = "int8 loses {:.2f} points ({:.2f} % to {:.2f} %), max_accuracy_drop allows {}: {}"
-        hint = "calibrate with more images, train longer, or turn on fast_finetune"
-        drops = (drop, float_accuracy, int8_accuracy, MAX_ACCURACY_DROP, hint)
-        raise Failure(text.format(*drops))
+    if stage.metrics["accuracy_drop"] > MAX_ACCURACY_DROP:
+        text = "int8 loses {accuracy_drop:.2f} points ({float_accuracy:.2f} % to {int8_accuracy:.2f} %)"
+        text += ", max_accuracy_drop allows {max_accuracy_drop}: calibrate with more images, train"
+        text += " longer, or turn on fast_finetune"
+        raise Failure(text.format(**stage.metrics))
 
 
 def main():

@@ -193,6 +193,13 @@ def predict(model, images, device):
     return labels, predictions
 
 
+@torch.no_grad()
+def refuse_nan(model, sample):
+    """Fail on a network that yields NaN or infinity: the quantizer would leave it unquantised."""
+    if not bool(torch.isfinite(model(sample)).all()):
+        raise Failure("the float network yields NaN or infinity: train it again, with a lower rate")
+
+
 def calibrate(stage, arguments):
     """Find the fix positions on the calibration images and export them."""
     torch.set_num_threads(CALIBRATION_THREADS)
@@ -201,8 +208,9 @@ def calibrate(stage, arguments):
     images = choose_images(arguments.root, CALIBRATION_IMAGES)
     batches = DataLoader(images, batch_size=BATCH_SIZE)
     model = load_trained(arguments).to(device)
+    sample = next(iter(batches))[0].to(device)
+    refuse_nan(model, sample)
     with watching_quantizer(stage):
-        sample = next(iter(batches))[0].to(device)
         quantizer = make_quantizer("calib", model, sample, folder, device)
         with torch.no_grad():
             for number, (batch, _) in enumerate(batches, 1):
