@@ -6,13 +6,16 @@ import gzip
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from recorded_images import DATA
 
@@ -65,13 +68,19 @@ def run_app(root: Path, *arguments: str, **environment: str) -> subprocess.Compl
     )
 
 
-def predict(root: Path) -> Any:
-    """Return the class probabilities of every image: training's preprocessing, the integer interpreter, softmax."""
-    spec = importlib.util.spec_from_file_location("training_preprocess", root / "generated/small/preprocess.py")
+def load_module(path: Path) -> Any:
+    """Import a generated script by its path."""
+    spec = importlib.util.spec_from_file_location(f"generated_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def predict(root: Path) -> Any:
+    """Return the class probabilities of every image: training's preprocessing, the integer interpreter, softmax."""
+    module = load_module(root / "generated/small/preprocess.py")
     images = [module.prepare_file(path) for path in sorted((root / "images").iterdir())]
     scores = run_xmodel(read_xmodel(root / "small_net_int.xmodel"), np.stack(images).transpose(0, 2, 3, 1))
     powers = np.exp(scores.astype(np.float64))
@@ -104,3 +113,69 @@ def test_the_application_refuses_a_compiled_xmodel_here(root: Path, compiled: Pa
     assert done.returncode == 3
     assert "0.png: not an .xmodel" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+CPP_MAIN = """
+#include <cstdlib>
+#include <iostream>
+#include <iterator>
+#include "preprocess.hpp"
+
+int main(int, char** words) {
+  preprocess::Image image{std::atoi(words[1]), std::atoi(words[2]), {}};
+  image.rgb.assign(std::istreambuf_iterator<char>(std::cin), {});
+  for (auto value : preprocess::prepare(image, std::atoi(words[3]))) std::cout.put(value);
+}
+"""
+
+
+def prepare_in_cpp(folder: Path, pixels: NDArray[np.uint8], fix_point: int) -> NDArray[np.int8]:
+    """Return what the generated C++ header makes of an image (height, width, 3); skip without a compiler."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no C++ compiler here")
+    program = folder / "prepare"
+    if not program.exists():
+        (folder / "main.cpp").write_text(CPP_MAIN, encoding="utf-8")
+        command = [compiler, "-std=c++14", "-O2", "-ffp-contract=off", "main.cpp", "-o", "prepare"]
+        subprocess.run(command, cwd=folder, check=True)
+    command = [str(program), str(pixels.shape[0]), str(pixels.shape[1]), str(fix_point)]
+    made = subprocess.run(command, input=pixels.tobytes(), capture_output=True, check=True).stdout
+    return np.frombuffer(made, np.int8).reshape(32, 32, 3)
+
+
+def check_integers(root: Path, deploy: Path, monkeypatch: pytest.MonkeyPatch, archives: Iterable[Path]) -> int:
+    """Hold the tensor that reaches vart against training's and the C++ header's, and return the number of images."""
+    import vart
+    import xir
+
+    shutil.copytree(root / "generated/small/boards/KV260/deploy", deploy)
+    monkeypatch.syspath_prepend(str(deploy))
+    app, training = load_module(deploy / "app.py"), load_module(root / "generated/small/preprocess.py")
+    network = app.Network(vart, app.find_subgraph(xir, root / "small_net_int.xmodel"))
+    seen: list[NDArray[np.int8]] = []
+    start = network.runner.execute_async
+    network.runner.execute_async = lambda inputs, outputs: seen.append(inputs[0].copy()) or start(inputs, outputs)
+    for image in (image for path in archives for images in np.load(path).values() for image in images):
+        pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+        picture = Image.fromarray(pixels)
+        network.run([app.prepare(picture, network.input_fix)])
+        values = training.to_input(training.resize_and_crop(picture))
+        np.testing.assert_array_equal(seen[-1][0], training.to_int8(values, network.input_fix).transpose(1, 2, 0))
+        np.testing.assert_array_equal(seen[-1][0], prepare_in_cpp(deploy, pixels, network.input_fix))
+    return len(seen)
+
+
+def test_the_runner_gets_the_integers_of_training_and_cpp(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The int8 tensor that reaches vart is training's and the C++ header's, bit for bit, on the recorded images."""
+    assert check_integers(root, tmp_path / "deploy", monkeypatch, [DATA / "images.npz"]) == 2
+
+
+def test_the_runner_gets_the_integers_of_training_and_cpp_for_golden_images(
+    root: Path, tmp_path: Path, golden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same holds for all golden images, of every size."""
+    archives = sorted((golden / "inputs").glob("images_u8_*.npz"))
+    assert check_integers(root, tmp_path / "deploy", monkeypatch, archives) == 11 * len(archives) > 11
