@@ -189,6 +189,22 @@ def test_refused_config_names_the_place(make: Make, tmp_path: Path) -> None:
         make("calib", quant_config_file=str(path))
 
 
+def test_effective_config_is_written(make: Make, tmp_path: Path) -> None:
+    """effective_config.json says what a config file amounts to, defaults included."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"target_device": "DPU", "tensor_quantize_config": {"weights": {"bit_width": 4}}}))
+    make("calib", quant_config_file=str(path))
+    effective = json.loads((tmp_path / "effective_config.json").read_text())
+    assert {role: tensor["bit_width"] for role, tensor in effective["tensors"].items()} == {
+        "input": 8,
+        "weights": 4,
+        "bias": 8,
+        "activation": 8,
+    }
+    assert effective["tensors"]["activation"]["round_mode"] == "half_up"
+    assert effective["flags"]["include_cle"] is True
+
+
 def test_quant_model_is_an_ordinary_module(make: Make) -> None:
     """It has parameters and a state_dict, can be moved and copied from, and follows what is loaded."""
     quantizer = make("calib")

@@ -15,7 +15,15 @@ from dpuforge.emulator import log
 from dpuforge.emulator.capture import capture_graph
 from dpuforge.emulator.diagnosis import diagnose
 from dpuforge.emulator.export_torch_script import export_torch_script
-from dpuforge.emulator.files import INFO_FILE, read_bias, read_info, replace_text, write_bias, write_info
+from dpuforge.emulator.files import (
+    INFO_FILE,
+    read_bias,
+    read_info,
+    replace_text,
+    write_bias,
+    write_effective_config,
+    write_info,
+)
 from dpuforge.emulator.finetune import finetune_layers, load_finetuned
 from dpuforge.emulator.graph import map_template
 from dpuforge.emulator.listing import list_graph
@@ -102,6 +110,7 @@ class torch_quantizer:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         listing = self.output_dir / f"{self.name}.py"
         replace_text(listing, list_graph(quantised))
+        write_effective_config(quantised, self.output_dir)
         log.note(f"=>Quantizable module is generated.({listing})")
         return quantised
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from dpuforge.emulator.graph import Graph
 from dpuforge.emulator.log import QUANTIZER_VERSION, fail
 from dpuforge.emulator.quantised import QuantisedGraph
 from dpuforge.emulator.steps import CastStep, Step, read_step
+from dpuforge.quant_config import TensorConfig
 
 INFO_FILE = "quant_info.json"
 BIAS_FILE = "bias_corr.pth"
 PARAM_FILE = "param.pth"
+EFFECTIVE_FILE = "effective_config.json"
 _REMEDY = "calibrate this network with these settings first, and keep its output folder"
 
 
@@ -68,6 +71,31 @@ def replace_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def write_effective_config(quantised: QuantisedGraph, folder: Path) -> Path:
+    """Write effective_config.json: what the config file and the options amount to, tensor type by tensor type."""
+    settings = quantised.settings
+    config = settings.config
+    layers = {**config.layer_types, **config.layer_names}
+    document = {
+        "target_device": config.target_device,
+        "flags": dict(config.flags),
+        "options": asdict(settings.options),
+        "bit_width_argument": settings.bits,
+        "tensors": {role: _plain(tensor) for role, tensor in config.tensors.items()},
+        "layers": {
+            name: {role: _plain(part) for role, part in layer.tensors.items()} for name, layer in layers.items()
+        },
+    }
+    path = folder / EFFECTIVE_FILE
+    replace_text(path, json.dumps(document, indent=2) + "\n")
+    return path
+
+
+def _plain(tensor: TensorConfig) -> dict[str, Any]:
+    """Return a tensor's settings without where they came from."""
+    return {key: value for key, value in asdict(tensor).items() if key != "origin"}
 
 
 def graph_digest(graph: Graph) -> str:
