@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import torch
 
+from dpuforge.emulator.fast_scratch import PIECE, pieces
 from dpuforge.emulator.kernels import Rounding, fake_quantise, first_fix_position, search_fix_position
 
-_PIECE = 1 << 18  # elements: a piece and its two scratch tensors stay in the processor's caches
+_PIECE = PIECE
 _SAMPLE = 8  # every so many pieces guess the favourite
 _LARGE = 1 << 17  # smaller tensors are not worth the pieces
 _CLEAR_LEAD = 1e-3  # of an error; float32 sums of up to 2**31 squares, in vector lanes, are good to 1e-5
@@ -50,7 +51,7 @@ def _errors(values: torch.Tensor, bits: int, first: int, candidates: int) -> lis
     sums = dict.fromkeys(range(first, first + candidates), 0.0)
     for piece in list(_pieces(values))[::_SAMPLE]:
         _add_errors(piece, bits, sums)
-    favourite = min(sums, key=sums.__getitem__)
+    favourite = min(sums, key=lambda fix: sums[fix] * 4.0**-fix)
     leading = {favourite: 0.0}
     for piece in _pieces(values):
         _add_errors(piece, bits, leading)
@@ -129,7 +130,5 @@ def error_moments(quantised: torch.Tensor, exact: torch.Tensor) -> tuple[float, 
 def _pieces(values: torch.Tensor) -> Iterator[_Piece]:
     """Yield consecutive pieces of a contiguous tensor, each with two scratch tensors of its length."""
     flat = values.view(-1)
-    first, second = torch.empty(_PIECE), torch.empty(_PIECE)
-    for start in range(0, flat.numel(), _PIECE):
-        piece = flat[start : start + _PIECE]
-        yield piece, first[: piece.numel()], second[: piece.numel()]
+    for part, first, second in pieces(flat.numel(), torch.float32, _PIECE):
+        yield flat[part], first, second

@@ -7,15 +7,15 @@ accumulator units, makes that half up: an integer accumulator is then never on a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 
+from dpuforge.emulator.fast_scratch import pieces
+
 ZERO = 128
 _LOW, _HIGH = -128, 127
-_CHUNK = 1 << 18  # elements: a few buffers of this size stay in the second-level cache
 _FRACTION_BITS = 16
 _COARSEST_CUT = 30
 _INT16_ROOM = 2**15 - 1
@@ -203,7 +203,7 @@ def add_integers(
     result = torch.empty_like(first)
     parts = [_flat(_like(operand, first)) for operand in operands]
     low = ZERO if relu else 0
-    for piece, buffer, other in _buffers(parts[0].numel(), dtype):
+    for piece, buffer, other in pieces(parts[0].numel(), dtype):
         buffer.copy_(parts[0][piece])
         _shift_left(buffer, shifts[0])
         for part, shift in zip(parts[1:], shifts[1:], strict=True):
@@ -227,7 +227,7 @@ def quantise_floats(values: torch.Tensor, fix: int) -> torch.Tensor:
     source = values.contiguous().view(-1)
     result = torch.empty(values.shape, dtype=torch.uint8)
     largest = []
-    for piece, low, rest in _buffers(source.numel(), torch.float32):
+    for piece, low, rest in pieces(source.numel(), torch.float32):
         torch.mul(source[piece], 2.0**fix, out=rest)
         largest.append(torch.stack(torch.aminmax(rest)))
         torch.floor(rest, out=low)
@@ -248,7 +248,7 @@ def look_up(values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """Return table[value] for every uint8 value; table has 256 entries."""
     source = _dense_layout(values)
     result = torch.empty_like(source, dtype=table.dtype)
-    for piece, index, _ in _buffers(source.numel(), torch.int32):
+    for piece, index, _ in pieces(source.numel(), torch.int32):
         index.copy_(_flat(source)[piece])
         torch.index_select(table, 0, index, out=_flat(result)[piece])
     return result
@@ -267,15 +267,6 @@ def _like(values: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 def _flat(values: torch.Tensor) -> torch.Tensor:
     """Return a dense tensor's memory as one dimension."""
     return values.permute(0, 2, 3, 1).view(-1) if values.dim() == 4 else values.view(-1)
-
-
-def _buffers(count: int, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Yield slices of a flat tensor, each with two scratch tensors of its length."""
-    size = min(count, _CHUNK)
-    first, second = torch.empty(size, dtype=dtype), torch.empty(size, dtype=dtype)
-    for start in range(0, count, _CHUNK):
-        length = min(_CHUNK, count - start)
-        yield slice(start, start + length), first[:length], second[:length]
 
 
 def _shift_left(values: torch.Tensor, by: int) -> None:
