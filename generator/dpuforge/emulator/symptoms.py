@@ -19,6 +19,7 @@ from dpuforge.emulator.sensitivity import SensitivityStudy
 from dpuforge.emulator.steps import FixStep
 
 _HALF_THE_NOISE_DB = 3.0
+_LOSS_DB = 1.0
 _WIDE_CHANNELS = 16.0  # a channel 16 times the median one's range leaves that one 4 of 8 bits
 _UNEVEN_CHANNELS = 4.0
 _COARSE_SHARE = 0.25
@@ -131,7 +132,7 @@ def clipped_beyond_calibration(findings: Findings) -> Iterable[Hit]:
             continue
         fix, share = getattr(tensor.step, "fix", 0), tensor.saturation.share
         moved = _calibrated_fix(findings, study) not in (None, fix)
-        if share > _CLIPPED and tensor.rivals.best < fix and tensor.rival_gain_db > 1.0 and not moved:
+        if share > _CLIPPED and tensor.rivals.best < fix and tensor.rival_gain_db > _LOSS_DB and not moved:
             measured = {"percent": 100 * share, "fix": fix, "best": tensor.rivals.best, "gain_db": tensor.rival_gain_db}
             yield Hit(tensor.rival_gain_db, measured, study.layer.label)
 
@@ -157,17 +158,17 @@ def moved_by_alignment(findings: Findings) -> Iterable[Hit]:
 
 
 def unsteady_calibration(findings: Findings) -> Iterable[Hit]:
-    """Find layers whose calibration batches disagree."""
-    by_point = {study.layer.point: study.layer.label for study in findings.layers}
-    for name, steps in findings.network.history.items():
-        history = [step for step in steps if isinstance(step, FixStep)]
-        if len(history) < _FEW_BATCHES or name not in by_point:
+    """Find layers whose calibration batches disagree, where that matters: by two positions, or at a loss."""
+    for study in findings.layers:
+        steps = findings.network.history.get(study.layer.point or "", [])
+        found = [step.fix for step in steps if isinstance(step, FixStep)]
+        if len(found) < _FEW_BATCHES or study.activation is None:
             continue
-        most, different = Counter(history).most_common(1)[0][1], len(set(history))
-        share = most / len(history)
-        if share < _UNSTEADY:
-            measured = {"different": different, "batches": len(history), "percent": 100 * share}
-            yield Hit(1 - share, measured, by_point[name])
+        share = Counter(found).most_common(1)[0][1] / len(found)
+        matters = max(found) - min(found) > 1 or study.activation.rival_gain_db > _LOSS_DB
+        if share < _UNSTEADY and matters:
+            measured = {"different": len(set(found)), "batches": len(found), "percent": 100 * share}
+            yield Hit(1 - share, measured, study.layer.label)
 
 
 def vanished(findings: Findings) -> Iterable[Hit]:
