@@ -17,6 +17,8 @@ from torch import nn
 from dpuforge.emulator.api import torch_quantizer
 from dpuforge.emulator.log import QuantizerError
 from dpuforge.emulator.qat import QatProcessor
+from dpuforge.emulator.tool_options import reset_options, set_option_value
+from dpuforge.errors import UsageError
 from dpuforge.paths import emulator_path
 from tests.emulator.recorded import DATA, arrays, small_recording
 
@@ -187,6 +189,19 @@ def test_refused_config_names_the_place(make: Make, tmp_path: Path) -> None:
     path.write_text(json.dumps({"target_device": "DPU", "overall_quantize_config": {"round_mode": "std_round"}}))
     with pytest.raises(QuantizerError, match=r"round_mode"):
         make("calib", quant_config_file=str(path))
+
+
+def test_options_set_beforehand_count(make: Make, tmp_path: Path) -> None:
+    """nndct_param_corr switched off leaves no bias correction; an unknown option is refused with a close match."""
+    try:
+        set_option_value("nndct_param_corr", False)
+        calibrate(make("calib"))
+    finally:
+        reset_options()
+    assert json.loads((tmp_path / "quant_info.json").read_text())["bias_corrected"] is False
+    assert not (tmp_path / "bias_corr.pth").exists()
+    with pytest.raises(UsageError, match="nndct_equalization"):
+        set_option_value("nndct_equalisation", False)
 
 
 def test_effective_config_is_written(make: Make, tmp_path: Path) -> None:

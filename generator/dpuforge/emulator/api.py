@@ -30,6 +30,7 @@ from dpuforge.emulator.listing import list_graph
 from dpuforge.emulator.quant_module import QuantModule
 from dpuforge.emulator.quantised import QuantisedGraph
 from dpuforge.emulator.settings import Settings, ToolOptions
+from dpuforge.emulator.tool_options import current_options
 from dpuforge.quant_config import check_config, resolve_config
 
 _EXAMPLE = (
@@ -309,7 +310,7 @@ def _choose_mode(mode: str | int) -> str:
 
 def load_settings(config_file: str | None, bits: int | None, options: ToolOptions | None) -> Settings:
     """Read a quant config; raises QuantizerError for what the real parser refuses."""
-    options = options or ToolOptions()
+    options = options or current_options()
     if config_file is None:
         log.note("Quant config file is empty, use default quant configuration")
         return Settings(resolve_config(None), options, bits)

@@ -1,0 +1,7 @@
+"""Options of the quantizer."""
+
+from dpuforge.emulator.tool_options import get_option_value, set_option_value
+
+from . import option_util
+
+__all__ = ["get_option_value", "option_util", "set_option_value"]
