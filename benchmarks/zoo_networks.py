@@ -69,10 +69,9 @@ class ResNet(nn.Module):
         for stage, depth in enumerate(depths):
             width = 64 << stage
             for block in range(depth):
-                if late:
-                    stride = 2 if block == depth - 1 and stage < 3 else 1
-                else:
-                    stride = 2 if block == 0 and stage else 1
+                at_end = 2 if block == depth - 1 and stage < 3 else 1
+                at_start = 2 if block == 0 and stage else 1
+                stride = at_end if late else at_start
                 layers.append(Bottleneck(inside, width, stride, first and not late, preact))
                 inside = 4 * width
         if preact:

@@ -16,7 +16,7 @@ from typing import Any
 
 from dpuforge.hardware.limits import Target
 from dpuforge.hardware.partition import Partition, Placement
-from dpuforge.hardware.workload import Work, alu_engine, measure_work
+from dpuforge.hardware.workload import Work, alu_engine, convolution_work, measure_work
 from dpuforge.records.hardware import BoardTarget
 from dpuforge.records.operator import Operator, OpKind, count_elements
 
@@ -106,7 +106,9 @@ def measure_layer(placement: Placement, target: Target) -> Layer:
     work = measure_work(operator, dpu, target.family)
     rate = target.rule("conv_ops_per_cycle", dpu.peak_ops_per_cycle)
     conv = depthwise = misc = 0.0
-    if operator.kind in (OpKind.CONV, OpKind.DENSE, OpKind.TRANSPOSED):
+    if operator.kind in (OpKind.CONV, OpKind.DENSE):
+        conv = convolution_work(operator, dpu).on_arch / rate
+    elif operator.kind is OpKind.TRANSPOSED:
         conv = work.on_arch / rate
     elif operator.kind is OpKind.DEPTHWISE:
         depthwise = work.on_arch / _rate(target, "alu", "dwconv")

@@ -25,7 +25,7 @@ class Work:
 def measure_work(operator: Operator, dpu: Dpu, family: DpuFamily) -> Work:
     """Return the work of one operator on one image; operators that move data only count as nothing."""
     if operator.kind in (OpKind.CONV, OpKind.DENSE):
-        return _convolution(operator, dpu, family)
+        return convolution_work(operator, dpu, bool(family.rules["augmentation_counted"]))
     if operator.kind is OpKind.DEPTHWISE:
         return _depthwise(operator, dpu)
     if operator.kind in (OpKind.TRANSPOSED, OpKind.DEPTHWISE_TRANSPOSED):
@@ -35,12 +35,6 @@ def measure_work(operator: Operator, dpu: Dpu, family: DpuFamily) -> Work:
     if operator.kind in (OpKind.ADD, OpKind.MUL):
         return _eltwise(operator, dpu)
     return Work()
-
-
-def is_augmented(operator: Operator, dpu: Dpu, family: DpuFamily) -> bool:
-    """Tell whether the engine folds the kernel's width into the input channels (few channels: the first layer)."""
-    augmented = dpu.channel_augmentation is not None and bool(family.rules["augmentation_counted"])
-    return augmented and operator.kernel[1] * operator.in_channels <= (dpu.channel_augmentation or 0)
 
 
 def alu_engine(dpu: Dpu, *names: str) -> Engine:
@@ -54,11 +48,15 @@ def round_up(value: int, grain: int) -> int:
     return -(-value // grain) * grain
 
 
-def _convolution(operator: Operator, dpu: Dpu, family: DpuFamily) -> Work:
-    """oh ow oc (2 kw kh ic + 1); on the engine rows go up to PP, output channels to OCP, input channels to ICP."""
+def convolution_work(operator: Operator, dpu: Dpu, augment: bool = True) -> Work:
+    """oh ow oc (2 kw kh ic + 1); on the engine rows go up to PP, output channels to OCP, input channels to ICP.
+
+    With channel augmentation the engine folds the kernel's width into few input channels (the first layer). The
+    compiler's accounting leaves that out on DPUCAHX8H, whose engine has it all the same: augment False.
+    """
     (height, width), (rows, columns) = operator.out_size, operator.kernel
     inside, outside = operator.in_channels, operator.out_channels
-    if is_augmented(operator, dpu, family):
+    if augment and columns * inside <= (dpu.channel_augmentation or 0):
         terms = rows * round_up(columns * inside, dpu.input_channels)
     else:
         terms = rows * columns * round_up(inside, dpu.input_channels)

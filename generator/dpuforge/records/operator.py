@@ -97,11 +97,11 @@ class Operator:
     def weights(self) -> int:
         """Number of weights, bias not counted."""
         area = self.kernel[0] * self.kernel[1]
-        if self.kind in (OpKind.CONV, OpKind.TRANSPOSED):
+        if self.kind in (OpKind.CONV, OpKind.TRANSPOSED, OpKind.DENSE):
             return area * self.in_channels * self.out_channels // self.groups
         if self.kind in (OpKind.DEPTHWISE, OpKind.DEPTHWISE_TRANSPOSED):
             return area * self.out_channels
-        return self.in_channels * self.out_channels if self.kind is OpKind.DENSE else 0
+        return 0
 
 
 def count_elements(shape: Shape) -> int:
