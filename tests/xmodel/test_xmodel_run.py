@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorded_xmodels import DATA, LARGE, SMALL, normalise, read_golden, small_graph, small_images, to_nchw
+from recorded_xmodels import DATA, LARGE, SMALL, normalise, read_golden, small_bytes, small_graph, small_images, to_nchw
 
 from dpuforge.errors import FormatError, UsageError
 from dpuforge.xmodel import kernels
 from dpuforge.xmodel.fixed_point import Value, add, divide, exact_constant, multiply, quantise
 from dpuforge.xmodel.nouns import Attribute, Graph, Kind, Op
+from dpuforge.xmodel.read import parse_xmodel
 from dpuforge.xmodel.run import run_outputs, run_xmodel
 
 INT8, FIX_POINT = st.integers(-128, 127), st.integers(-4, 12)
@@ -90,7 +91,8 @@ def test_interpreter_needs_neither_torch_nor_the_emulator() -> None:
     """Running without torch imports neither torch nor the emulator: the file is checked by code of its own."""
     code = (
         "import sys; sys.path[:0] = sys.argv[1:]; import recorded_xmodels as r;"
-        "from dpuforge.xmodel.run import run_xmodel;"
+        "from dpuforge.xmodel.read import parse_xmodel
+from dpuforge.xmodel.run import run_xmodel;"
         "g = r.small_graph('ops_a'); run_xmodel(g, r.small_images(g), use_torch=False);"
         "print([name for name in sys.modules if name == 'torch' or name.startswith('dpuforge.emulator')])"
     )
@@ -216,6 +218,8 @@ def _edit(graph: Graph, kind: str, **attrs: Attribute) -> Graph:
     [
         ("conv2d", {"pad": Attribute(Kind.INT32_VEC, (2**30, 2**30, 2**30, 2**30))}),
         ("conv2d", {"pad": Attribute(Kind.INT32_VEC, (-(2**30),) * 4)}),
+        ("conv2d", {"pad": Attribute(Kind.INT32_VEC, (2**20, -(2**20), 1, 1))}),
+        ("maxpool2d", {"pad": Attribute(Kind.INT32_VEC, (0, 0, 2**20, -(2**20)))}),
         ("conv2d", {"stride": Attribute(Kind.INT32_VEC, (0, 0))}),
         ("conv2d", {"stride": Attribute(Kind.INT32_VEC, (2, 2))}),
         ("conv2d", {"kernel": Attribute(Kind.INT32_VEC, (5, 5))}),
@@ -242,6 +246,19 @@ def test_hostile_attributes_are_format_errors(kind: str, attrs: dict[str, Attrib
     for use_torch in (True, False):
         with pytest.raises(FormatError):
             run_xmodel(graph, small_images(graph), use_torch=use_torch)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 9000), st.binary(min_size=1, max_size=6), st.booleans())
+def test_damaged_files_run_or_are_refused(place: int, noise: bytes, use_torch: bool) -> None:
+    """Overwritten bytes in the ops end in a result or in one of our errors, never in another exception."""
+    data = bytearray(small_bytes("tiny"))
+    data[place : place + len(noise)] = noise
+    try:
+        output = run_xmodel(parse_xmodel(bytes(data)), small_images(small_graph("tiny")), use_torch=use_torch)
+    except (FormatError, UsageError):
+        return
+    assert output.dtype == np.float32
 
 
 def test_unknown_op_is_named() -> None:

@@ -15,6 +15,7 @@ from dpuforge.errors import FormatError
 from dpuforge.xmodel.fixed_point import Array, integer_dtype
 
 MAX_ELEMENTS = 2**27  # per image and tensor; the largest of vgg16 at 224x224 has 3.2 million
+_GATHERED = 2**23  # elements of windows that the numpy path copies at once: 32 MB
 _FLOAT32_EXACT, _FLOAT64_EXACT = 2**24, 2**53
 
 
@@ -47,11 +48,25 @@ def exact_float(bound: int) -> type[np.floating[Any]]:
 def check_window(shape: tuple[int, ...], window: Window) -> None:
     """Raise FormatError unless every window lies on the padded image, and the image has an honest size."""
     sizes = [shape[1 + i] + window.pad[2 * i] + window.pad[2 * i + 1] for i in (0, 1)]
-    if min(sizes) <= 0 or sizes[0] * sizes[1] * shape[3] > MAX_ELEMENTS:
+    grown = [shape[1 + i] + max(window.pad[2 * i], 0) + max(window.pad[2 * i + 1], 0) for i in (0, 1)]
+    cropped = any(-side >= shape[1 + i // 2] for i, side in enumerate(window.pad))  # negative pads crop
+    if min(sizes) <= 0 or cropped or grown[0] * grown[1] * shape[3] > MAX_ELEMENTS:
         raise FormatError(f"padding gives an image of {sizes[0]}x{sizes[1]}x{shape[3]}", "check the pads of the file")
     reach = [(window.kernel[i] - 1) * window.dilation[i] + 1 for i in (0, 1)]
     if reach[0] > sizes[0] or reach[1] > sizes[1]:
         raise FormatError(f"a window of {reach} on an image of {sizes}", "check kernels and pads of the file")
+
+
+def output_size(shape: tuple[int, ...], window: Window) -> tuple[int, int]:
+    """Return (height, width) that sliding the window over an image gives. Raises FormatError as check_window."""
+    check_window(shape, window)
+    height, width = (
+        (shape[1 + i] + window.pad[2 * i] + window.pad[2 * i + 1] - (window.kernel[i] - 1) * window.dilation[i] - 1)
+        // window.stride[i]
+        + 1
+        for i in (0, 1)
+    )
+    return height, width
 
 
 def pad_image(x: Array, pad: tuple[int, int, int, int], fill: float = 0) -> Array:
@@ -92,14 +107,17 @@ def convolve(x: Array, weights: Array, window: Window, groups: int, bound: int, 
 
 
 def _convolve_group(x: Array, weights: Array, window: Window) -> Array:
-    """Multiply the gathered windows by the weights, image by image so that the gathered copy stays small."""
+    """Multiply the gathered windows by the weights, some rows at a time so that the gathered copy stays small."""
     matrix = weights.transpose(3, 1, 2, 0).reshape(-1, weights.shape[0])
-    images = []
-    for image in x:
-        view = windows(image[None], window)[0]
-        columns = view.reshape(view.shape[0] * view.shape[1], -1)
-        images.append((columns @ matrix).reshape(view.shape[0], view.shape[1], -1))
-    return np.stack(images)
+    view = windows(x, window)
+    out = np.empty((*view.shape[:3], weights.shape[0]), x.dtype)
+    rows = max(1, _GATHERED // (view.shape[2] * matrix.shape[0]))
+    for image, result in zip(view, out, strict=True):
+        for start in range(0, view.shape[1], rows):
+            part = image[start : start + rows]
+            columns = part.reshape(part.shape[0] * part.shape[1], -1)
+            result[start : start + rows] = (columns @ matrix).reshape(part.shape[0], part.shape[1], -1)
+    return out
 
 
 def _convolve_torch(torch: Any, x: Array, weights: Array, window: Window, groups: int) -> Array:

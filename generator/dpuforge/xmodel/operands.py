@@ -8,7 +8,7 @@ from typing import Any
 
 from dpuforge.errors import FormatError
 from dpuforge.xmodel.fixed_point import Array, Value
-from dpuforge.xmodel.kernels import Window
+from dpuforge.xmodel.kernels import Window, output_size
 from dpuforge.xmodel.nouns import Kind, Op
 
 Inputs = Mapping[str, tuple[Value, ...]]
@@ -84,3 +84,10 @@ def four_dims(op: Op, value: Value) -> Array:
     if value.data.ndim != 4 or not value.exact:
         raise FormatError(f"op {op.name!r} wants a fixed NHWC image, got a tensor of {list(value.data.shape)}")
     return value.data
+
+
+def check_size(op: Op, value: Value, window: Window) -> None:
+    """Raise FormatError, before anything is computed, where a window does not give the size that the file declares."""
+    size = output_size(four_dims(op, value).shape, window)
+    if len(op.dims) != 4 or size != op.dims[1:3]:
+        raise FormatError(f"op {op.name!r}: its window gives {size[0]}x{size[1]}, the file declares {list(op.dims)}")

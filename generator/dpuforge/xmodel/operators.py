@@ -36,7 +36,7 @@ from dpuforge.xmodel.moves import (
     run_transpose,
 )
 from dpuforge.xmodel.nouns import Op
-from dpuforge.xmodel.operands import Inputs, Machine, attribute, four_dims, pair, single, vector, window_of
+from dpuforge.xmodel.operands import Inputs, Machine, attribute, check_size, four_dims, pair, single, vector, window_of
 
 _CONST_TYPES = {"float32": "<f4", "float64": "<f8", "int32": "<i4", "int64": "<i8", "int8": "i1", "uint8": "u1"}
 
@@ -56,7 +56,7 @@ def run_op(machine: Machine, op: Op, inputs: Inputs) -> Value:
         )
     try:
         value = operator(machine, op, inputs)
-    except (ValueError, IndexError, OverflowError, ZeroDivisionError) as error:
+    except (ValueError, IndexError, OverflowError, ZeroDivisionError, MemoryError) as error:
         raise FormatError(f"op {op.name!r} of type {op.type!r} does not fit its inputs: {error}") from error
     if value.data.shape[1:] != op.dims[1:] or len(value.data.shape) != len(op.dims):
         found = list(value.data.shape)
@@ -114,6 +114,7 @@ def _conv2d(machine: Machine, op: Op, inputs: Inputs) -> Value:
     shape = weights.data.shape
     if groups < 1 or shape[0] % groups or window.kernel != shape[1:3] or shape[3] * groups != x.data.shape[-1]:
         raise FormatError(f"op {op.name!r}: weights of {list(shape)} do not fit kernel, group or input")
+    check_size(op, x, window)
     bound = _sums(machine, op, x, weights, (1, 2, 3))
     sums = kernels.convolve(four_dims(op, x), weights.data, window, groups, bound, machine.use_torch)
     return _with_bias(sums, bound, x.fix_point + weights.fix_point, inputs)
@@ -124,6 +125,7 @@ def _depthwise(machine: Machine, op: Op, inputs: Inputs) -> Value:
     window = window_of(op)
     if window.kernel != weights.data.shape[1:3] or weights.data.shape[3] != x.data.shape[-1]:
         raise FormatError(f"op {op.name!r}: weights of {list(weights.data.shape)} do not fit kernel or input")
+    check_size(op, x, window)
     bound = _sums(machine, op, x, weights, (1, 2))
     sums = kernels.convolve_depthwise(four_dims(op, x), weights.data, window, bound, machine.use_torch)
     return _with_bias(sums, bound, x.fix_point + weights.fix_point, inputs)
@@ -270,6 +272,7 @@ def _pool_window(op: Op, x: Value) -> tuple[Array, Window]:
         window = Window((image.shape[1], image.shape[2]), (1, 1))
     if len(op.dims) == 4 and attribute(op, "pad_mode", "string", "FLOOR") == "CEIL":
         window = _ceil_pad(op, image, window)
+    check_size(op, x, window)
     return image, window
 
 
