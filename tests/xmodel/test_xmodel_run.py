@@ -91,8 +91,7 @@ def test_interpreter_needs_neither_torch_nor_the_emulator() -> None:
     """Running without torch imports neither torch nor the emulator: the file is checked by code of its own."""
     code = (
         "import sys; sys.path[:0] = sys.argv[1:]; import recorded_xmodels as r;"
-        "from dpuforge.xmodel.read import parse_xmodel
-from dpuforge.xmodel.run import run_xmodel;"
+        "from dpuforge.xmodel.run import run_xmodel;"
         "g = r.small_graph('ops_a'); run_xmodel(g, r.small_images(g), use_torch=False);"
         "print([name for name in sys.modules if name == 'torch' or name.startswith('dpuforge.emulator')])"
     )
