@@ -6,6 +6,7 @@ import nox
 
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "check", "tests"]
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # two workers on two cores; the recorded results are of one thread too
 PYTHON_CODE = ("generator", "tests", "benchmarks", "noxfile.py")
 
 
@@ -31,13 +32,13 @@ def check(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the default tests: under ten minutes on two cores."""
-    session.run("pytest", "-q", *session.posargs)
+    session.run("pytest", "-q", "-n", "2", "--dist", "loadfile", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests that take minutes or need the large golden data."""
-    session.run("pytest", "-q", "-m", "slow", *session.posargs)
+    session.run("pytest", "-q", "-m", "slow", "-n", "2", "--dist", "loadfile", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
