@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import shapes_project as shapes
 from PIL import Image as Picture
-from test_rendered_text import check_with_ruff, find_names
+from test_rendered_text import check_with_ruff, check_with_vermin, find_names
 
 from dpuforge.plan import deploy_contexts
 from dpuforge.records import project as records
@@ -266,7 +266,8 @@ def test_app_takes_class_names_from_training_when_the_spec_has_none(board: Path)
 
 
 def test_app_is_tidy_python_3_7(tmp_path: Path) -> None:
-    """app.py parses as Python 3.7 and passes ruff's linter and formatter."""
+    """app.py parses as Python 3.7 and passes ruff and vermin."""
     write(shapes.make_project(classes=NAMES), tmp_path)
     ast.parse((tmp_path / "app.py").read_text(), feature_version=(3, 7))
     check_with_ruff(tmp_path)
+    check_with_vermin(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,30 @@ def test_weights_that_do_not_fit_are_refused(root: Path) -> None:
     assert ran.status == 3
     assert "tiny.pth does not fit nets/tiny.py:make" in ran.output
     assert "Traceback" not in ran.output
+
+
+def test_the_network_is_printed_without_torchinfo_too(root: Path, tmp_path: Path) -> None:
+    """Where torchinfo is missing, a small table shows every layer with its parameters."""
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden/torchinfo.py").write_text("raise ImportError\n", encoding="utf-8")
+    shapes.write_scripts(shapes.make_project(), root)
+    assert shapes.run_script(root, "prepare.py").status == 0
+    ran = shapes.run_script(root, "train.py", PYTHONPATH=str(tmp_path / "hidden"))
+    assert ran.status == 0, ran.output
+    assert re.search(r"^body\.0 +Conv2d +1,168$", ran.output, re.MULTILINE)
+    assert "parameters: 1,875, of which 1,875 learn" in ran.output
+
+
+def test_folders_can_be_elsewhere(root: Path, tmp_path: Path) -> None:
+    """--root and --build move the data and the results; the scripts may lie anywhere."""
+    (tmp_path / "away/generated").mkdir(parents=True)
+    shapes.write_scripts(shapes.make_project(), tmp_path / "away")
+    folders = ("--root", str(root), "--build", str(tmp_path / "results"))
+    for name in ("prepare.py", "train.py"):
+        ran = shapes.run_script(tmp_path / "away", name, *folders)
+        assert ran.status == 0, ran.output
+    assert (tmp_path / "results/train/model.pth").is_file()
+    assert not (tmp_path / "away/build").exists()
 
 
 @pytest.mark.parametrize(
