@@ -138,15 +138,6 @@ def leaves(template: Any) -> Iterator[Any]:
         yield template
 
 
-def rewire(node: Node, old: str, new: Ref) -> Node:
-    """Return node with every reference to old's value replaced by new."""
-
-    def visit(leaf: Any) -> Any:
-        return new if isinstance(leaf, Ref) and leaf.node == old else leaf
-
-    return replace(node, call=node.call.rewrite(visit), inputs=tuple(visit(ref) for ref in node.inputs))
-
-
 @dataclass(frozen=True)
 class Graph:
     """A captured network: nodes in execution order and the tensors they use.
@@ -193,13 +184,36 @@ class Graph:
         """Return the graph with other nodes and the same tensors."""
         return replace(self, nodes=tuple(nodes))
 
-    def without(self, name: str, substitute: Ref) -> Graph:
-        """Return the graph without a node; its readers read substitute instead."""
+    def without(self, substitutes: Mapping[str, Ref]) -> Graph:
+        """Return the graph without some nodes; their readers read the substitutes (which may be removed, too)."""
 
         def visit(leaf: Any) -> Any:
-            return substitute if isinstance(leaf, Ref) and leaf.node == name else leaf
+            while isinstance(leaf, Ref) and leaf.node in substitutes:
+                leaf = substitutes[leaf.node]
+            return leaf
 
-        nodes = tuple(rewire(node, name, substitute) for node in self.nodes if node.name != name)
+        nodes = tuple(
+            replace(node, call=node.call.rewrite(visit), inputs=tuple(visit(ref) for ref in node.inputs))
+            for node in self.nodes
+            if node.name not in substitutes
+        )
+        return replace(self, nodes=nodes, outputs=map_template(self.outputs, visit))
+
+    def renamed(self, names: Mapping[str, str]) -> Graph:
+        """Return the graph with some nodes under other names."""
+
+        def visit(leaf: Any) -> Any:
+            return Ref(names[leaf.node], leaf.index) if isinstance(leaf, Ref) and leaf.node in names else leaf
+
+        nodes = tuple(
+            replace(
+                node,
+                name=names.get(node.name, node.name),
+                call=node.call.rewrite(visit),
+                inputs=tuple(visit(ref) for ref in node.inputs),
+            )
+            for node in self.nodes
+        )
         return replace(self, nodes=nodes, outputs=map_template(self.outputs, visit))
 
     def without_dead(self) -> Graph:

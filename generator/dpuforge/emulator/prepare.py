@@ -54,25 +54,29 @@ def _convert_relu6(graph: Graph, limited: bool) -> Graph:
 
     limited: keep a limit of 6 per channel, which equalisation scales with the channel.
     """
+    found = {node.name for node in graph.nodes if node.module_type == "ReLU6" and node.kind == "nndct_relu6"}
+    if limited:
+        return _limit_relus(graph, found)
+    nodes = (
+        replace(node, kind="nndct_relu", call=Call(F.relu, (node.inputs[0],)), attributes={})
+        if node.name in found
+        else node
+        for node in graph.nodes
+    )
+    return graph.replace_nodes(nodes).renamed({name: name.replace("/ReLU6[", "/ReLU[") for name in found})
+
+
+def _limit_relus(graph: Graph, found: set[str]) -> Graph:
+    tensors = dict(graph.tensors)
+    nodes = []
     for node in graph.nodes:
-        if node.module_type != "ReLU6" or node.kind != "nndct_relu6":
-            continue
-        if limited:
-            graph = _limit_relu(graph, node)
-            continue
-        new = node.name.replace("/ReLU6[", "/ReLU[")
-        changed = replace(node, kind="nndct_relu", call=Call(F.relu, (node.inputs[0],)), attributes={})
-        graph = _rename(graph, changed, new)
-    return graph
-
-
-def _limit_relu(graph: Graph, node: Node) -> Graph:
-    key = f"{node.name}.limit"
-    tensors = {**graph.tensors, key: torch.full((node.shape[1],), 6.0)}
-    call = Call(operations.relu_limited, (node.inputs[0], Param(key)))
-    changed = replace(node, kind="nndct_reluk", call=call, attributes={"limit": key})
-    nodes = tuple(changed if other.name == node.name else other for other in graph.nodes)
-    return replace(graph, nodes=nodes, tensors=tensors)
+        if node.name in found:
+            key = f"{node.name}.limit"
+            tensors[key] = torch.full((node.shape[1],), 6.0)
+            call = Call(operations.relu_limited, (node.inputs[0], Param(key)))
+            node = replace(node, kind="nndct_reluk", call=call, attributes={"limit": key})
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes), tensors=tensors)
 
 
 def _convert_silu(graph: Graph) -> Graph:
@@ -83,19 +87,6 @@ def _convert_silu(graph: Graph) -> Graph:
         for node in graph.nodes
     ]
     return graph.replace_nodes(nodes)
-
-
-def _rename(graph: Graph, node: Node, name: str) -> Graph:
-    """Put node in place of the node of its name, under another name."""
-    old = node.name
-    swapped = graph.replace_nodes(replace(node, name=name) if other.name == old else other for other in graph.nodes)
-    return swapped if name == old else _redirect(swapped, old, name)
-
-
-def _redirect(graph: Graph, old: str, new: str) -> Graph:
-    keep = graph.nodes
-    renamed = graph.without(old, Ref(new))
-    return renamed if len(renamed.nodes) == len(keep) else graph
 
 
 def _separate_shared_parameters(graph: Graph) -> Graph:
@@ -128,33 +119,39 @@ def _copy_parameters(node: Node, tensors: dict[str, torch.Tensor]) -> Node:
 
 def _fold_batch_norms(graph: Graph) -> Graph:
     """Fold every batch-norm into the convolution (or concat of convolutions) before it; others become scales."""
+    consumers, tensors = graph.consumers(), dict(graph.tensors)
+    changed: dict[str, Node] = {}
+    folded: dict[str, Ref] = {}
     for node in graph.nodes:
         if node.kind != "nndct_batch_norm":
             continue
-        targets = _fold_targets(graph, node)
-        scale, shift = _scale_and_shift(graph, node)
-        fold = _fold_into if targets else _become_scale
-        graph = fold(graph, node, targets, scale, shift)
-    return graph
+        scale, shift = _scale_and_shift(tensors, node)
+        targets = tuple(changed.get(name, graph[name]) for name in _fold_targets(graph, node, consumers))
+        if targets:
+            changed.update(_fold_into(targets, tensors, scale, shift))
+            folded[node.name] = node.inputs[0]
+        else:
+            changed[node.name] = _become_scale(node, tensors, scale, shift)
+    nodes = tuple(changed.get(node.name, node) for node in graph.nodes)
+    return replace(graph, nodes=nodes, tensors=tensors).without(folded)
 
 
-def _fold_targets(graph: Graph, node: Node) -> tuple[Node, ...]:
+def _fold_targets(graph: Graph, node: Node, consumers: Mapping[str, list[str]]) -> tuple[str, ...]:
     """Return the convolutions that a batch-norm can be folded into, in channel order; empty if there are none."""
-    consumers = graph.consumers()
     source = graph[node.inputs[0].node]
     if len(consumers[source.name]) != 1:
         return ()
     if source.kind in CONVOLUTIONS:
-        return (source,)
-    if source.kind != "nndct_concat" or source.attributes.get("dim") not in (1,):
+        return (source.name,)
+    if source.kind != "nndct_concat" or source.attributes.get("dim") != 1:
         return ()
-    parts = tuple(graph[name] for name in source.input_names())
-    alone = all(part.kind in CONVOLUTIONS and len(consumers[part.name]) == 1 for part in parts)
-    return parts if alone and len(set(source.input_names())) == len(parts) else ()
+    parts = source.input_names()
+    alone = all(graph[name].kind in CONVOLUTIONS and len(consumers[name]) == 1 for name in parts)
+    return parts if alone and len(set(parts)) == len(parts) else ()
 
 
-def _scale_and_shift(graph: Graph, node: Node) -> tuple[torch.Tensor, torch.Tensor]:
-    tensors, roles = graph.tensors, node.parameters
+def _scale_and_shift(tensors: Mapping[str, torch.Tensor], node: Node) -> tuple[torch.Tensor, torch.Tensor]:
+    roles = node.parameters
     mean, variance = tensors[roles["running_mean"]], tensors[roles["running_var"]]
     gamma = tensors[roles["weight"]] if "weight" in roles else torch.ones_like(mean)
     beta = tensors[roles["bias"]] if "bias" in roles else torch.zeros_like(mean)
@@ -162,16 +159,16 @@ def _scale_and_shift(graph: Graph, node: Node) -> tuple[torch.Tensor, torch.Tens
     return scale, beta - mean * scale
 
 
-def _fold_into(graph: Graph, node: Node, targets: tuple[Node, ...], scale: torch.Tensor, shift: torch.Tensor) -> Graph:
-    tensors = dict(graph.tensors)
+def _fold_into(
+    targets: tuple[Node, ...], tensors: dict[str, torch.Tensor], scale: torch.Tensor, shift: torch.Tensor
+) -> dict[str, Node]:
     folded: dict[str, Node] = {}
     start = 0
     for target in targets:
         stop = start + target.attributes["out_channels"]
         folded[target.name] = _fold_one(target, tensors, scale[start:stop], shift[start:stop])
         start = stop
-    nodes = tuple(folded.get(other.name, other) for other in graph.nodes)
-    return replace(graph, nodes=nodes, tensors=tensors).without(node.name, node.inputs[0])
+    return folded
 
 
 def _fold_one(target: Node, tensors: dict[str, torch.Tensor], scale: torch.Tensor, shift: torch.Tensor) -> Node:
@@ -199,22 +196,17 @@ def _per_output_channel(node: Node, values: torch.Tensor) -> torch.Tensor:
     return values.view(groups, 1, -1).expand(groups, inside, -1).reshape(groups * inside, -1, *(1,) * rank)
 
 
-def _become_scale(graph: Graph, node: Node, _: tuple[Node, ...], scale: torch.Tensor, shift: torch.Tensor) -> Graph:
+def _become_scale(node: Node, tensors: dict[str, torch.Tensor], scale: torch.Tensor, shift: torch.Tensor) -> Node:
     """Keep a batch-norm that follows no convolution as a per-channel scale and bias."""
     weight_key = node.parameters.get("weight", node.parameters["running_mean"].replace("running_mean", "weight"))
     bias_key = node.parameters.get("bias", _bias_name(weight_key))
-    tensors = {**graph.tensors, weight_key: scale, bias_key: shift}
+    tensors[weight_key], tensors[bias_key] = scale, shift
     call = Call(operations.channel_scale, (node.inputs[0], Param(weight_key), Param(bias_key)))
-    changed = replace(node, call=call, parameters={"weight": weight_key, "bias": bias_key})
-    nodes = (changed if other.name == node.name else other for other in graph.nodes)
-    return replace(graph.replace_nodes(nodes), tensors=tensors)
+    return replace(node, call=call, parameters={"weight": weight_key, "bias": bias_key})
 
 
 def _drop_identities(graph: Graph) -> Graph:
-    for node in graph.nodes:
-        if node.kind in _IDENTITIES:
-            graph = graph.without(node.name, node.inputs[0])
-    return graph
+    return graph.without({node.name: node.inputs[0] for node in graph.nodes if node.kind in _IDENTITIES})
 
 
 _CONVOLVE: Mapping[str, Callable[..., Any]] = {
