@@ -179,3 +179,32 @@ def test_the_runner_gets_the_integers_of_training_and_cpp_for_golden_images(
     """The same holds for all golden images, of every size."""
     archives = sorted((golden / "inputs").glob("images_u8_*.npz"))
     assert check_integers(root, tmp_path / "deploy", monkeypatch, archives) == 11 * len(archives) > 11
+
+
+@pytest.mark.parametrize(
+    ("fingerprints", "words"),
+    [
+        (
+            ("0x101000016010407", "0x0"),
+            "compiled for the DPU 0x101000056010407, this board carries 0x101000016010407: ",
+        ),
+        (("0x0", "0x101000056010407"), "run it on the board"),  # that DPU: as far as the drop-in goes
+        ((), "run it on the board"),
+    ],
+)
+def test_the_application_compares_the_board_s_dpu_first(
+    root: Path, tmp_path: Path, compiled: Path, fingerprints: tuple[str, ...], words: str
+) -> None:
+    """Where xdputil shows another DPU the application names it, the release and its image; otherwise it goes on."""
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin/xdputil"
+    lines = "".join(f'        "fingerprint":"{text}",\n' for text in fingerprints)
+    tool.write_text(
+        f"#!/bin/sh\n[ \"$*\" = query ] || exit 1\ncat <<'END'\nWARNING: {{\n{lines}}}\nEND\n", encoding="utf-8"
+    )
+    tool.chmod(0o755)
+    path = f"{tool.parent}{os.pathsep}{os.environ['PATH']}"
+    done = run_app(root, "--xmodel", str(compiled), str(root / "images"), PATH=path)
+    assert done.returncode == 3
+    assert words in done.stderr
+    assert ("Vitis AI 3.0 (xilinx-kv260-dpu-v2022.2-v3.0.0.img.gz)" in done.stderr) == ("this board" in words)

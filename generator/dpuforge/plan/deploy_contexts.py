@@ -22,9 +22,11 @@ _TOP_K = 5
 
 @dataclass(frozen=True)
 class AppContext(HeaderContext):
-    """Context of app.py; fingerprint is None where no source gives it."""
+    """Context of app.py; fingerprint is None where no source gives it, sd_image "" where no image is recorded."""
 
     board: str
+    release: str
+    sd_image: str
     net_name: str
     fingerprint: str | None
     class_names: tuple[str, ...]
@@ -105,6 +107,8 @@ def make_app_context(project: Project, target: BoardTarget, release: Release) ->
     return AppContext(
         **asdict(make_header_context(project)),
         board=target.board,
+        release=target.release,
+        sd_image=release.sd_images.get(target.board, ""),
         net_name=project.target.net_name,
         fingerprint=target.fingerprint_text or None,
         class_names=project.classes.names,

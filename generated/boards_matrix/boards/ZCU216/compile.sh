@@ -50,7 +50,8 @@ lock=$root/${spec%.*}.lock.yaml
 if [ -f "$lock" ]; then
     locked=$(sed -n "/^  $board:\$/,/^  [^ ]/s/^    fingerprint: \"\(0x[0-9a-f]*\)\"\$/\1/p" "$lock" | head -n 1)
     [ -z "$locked" ] || [ "$locked" = "$fingerprint" ] ||
-        fail 3 "the board reported the DPU $locked ($lock), this script builds for $fingerprint; run:" 'dpuforge generate spec/boards_matrix.yaml'
+        fail 3 "the board reported the DPU $locked ($lock), this script builds for $fingerprint of Vitis AI" \
+            2.5: 'dpuforge generate spec/boards_matrix.yaml says which release and image fit'
 fi
 
 if [ -z "$xmodel" ]; then

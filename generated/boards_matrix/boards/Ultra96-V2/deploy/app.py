@@ -15,6 +15,9 @@ import argparse
 import itertools
 import json
 import queue
+import re
+import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -26,6 +29,8 @@ from PIL import Image
 import preprocess
 
 BOARD = "Ultra96-V2"
+RELEASE = "2.5"  # of Vitis AI
+SD_IMAGE = ""  # of that release, "" where none is known
 NET_NAME = "mobilenet_v2_matrix"
 FINGERPRINT = "0x101000016010404"  # of the DPU that the network is compiled for
 # In the order of the network's outputs; empty: read from model.json, which training wrote.
@@ -72,7 +77,26 @@ def find_subgraph(xir, path):
         if built_for != int(FINGERPRINT, 16):
             text = "{} is compiled for the DPU {:#x}, {} has {}: compile it with compile.sh"
             raise Failure(text.format(path.name, built_for, BOARD, FINGERPRINT))
+        check_board(path, built_for)
     return found[0]
+
+
+def check_board(path, built_for):
+    """Refuse a network for another DPU than this board's, which the runtime would meet with an abort."""
+    if shutil.which("xdputil") is None:
+        return  # not on a board, or one without that tool: the runtime compares for itself
+    command, pipe, none = ["xdputil", "query"], subprocess.PIPE, subprocess.DEVNULL
+    done = subprocess.run(command, stdout=pipe, stderr=none, universal_newlines=True)
+    shown = re.findall(r'"fingerprint"\s*:\s*"(0x[0-9a-fA-F]+)"', done.stdout)
+    carried = {int(text, 16) for text in shown} - {0}  # 0x0: an accelerator that is no DPU
+    if carried and built_for not in carried:
+        text = (
+            "{} is compiled for the DPU {:#x}, this board carries {}: boot the image of Vitis AI {}{}, "
+            "or lock what the board carries with `dpuforge board-lock`, generate and compile"
+        )
+        image = " ({})".format(SD_IMAGE) if SD_IMAGE else ""
+        names = ", ".join(map(hex, sorted(carried)))
+        raise Failure(text.format(path.name, built_for, names, RELEASE, image))
 
 
 class Network:
