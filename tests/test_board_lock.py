@@ -288,7 +288,9 @@ def test_generate_and_compile_refuse_another_dpu_than_the_board_s(tmp_path: Path
     spec = make_project(tmp_path)
     assert run_dpuforge("generate", cwd=tmp_path).returncode == 0
     before = (tmp_path / "generated/quickstart/manifest.json").read_bytes()
-    lock(spec, IMAGE_25, "--board", "KV260")
+    (tmp_path / "query.json").write_text(KRIA_LOG + IMAGE_25, encoding="utf-8")
+    arguments = ("board-lock", "spec/quickstart.yaml", "--from", "query.json", "--board", "KV260")
+    assert run_dpuforge(*arguments, cwd=tmp_path).returncode == ExitCode.DRIFT
     refused = run_dpuforge("generate", cwd=tmp_path)
     assert refused.returncode == ExitCode.BAD_SPEC
     line = spec.read_text(encoding="utf-8").splitlines().index("  boards: [KV260, ZCU104]") + 1
