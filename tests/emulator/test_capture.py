@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import nn
 from dpuforge.emulator.capture import capture_graph, capture_shapes
 from dpuforge.emulator.evaluate import Evaluator
 from dpuforge.emulator.graph import Graph
+from dpuforge.errors import UsageError
 
 torchvision = pytest.importorskip("torchvision")
 
@@ -119,6 +121,26 @@ def test_shapes_need_no_arithmetic() -> None:
         (node.name, node.kind, node.shapes) for node in wet.nodes
     ]
     assert module.conv1.weight.device.type == "cpu"
+
+
+class Hidden(nn.Module):
+    """Computes outside torch's sight, as a scripted module or an extension does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.cumsum(x.numpy(), axis=1))
+
+
+def test_a_module_that_hides_its_work_stays_one_float_node() -> None:
+    """What a submodule computes outside torch is kept as one opaque operator, and nothing is frozen into the graph."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), Hidden(), nn.ReLU())
+    graph = check_replay(module, torch.randn(2, 3, 4, 4), torch.randn(3, 3, 4, 4))
+    assert [node.kind for node in graph.nodes] == ["nndct_input", "nndct_conv2d", "aten::Hidden", "nndct_relu"]
+
+
+def test_a_network_that_hides_everything_is_refused() -> None:
+    """A network of which nothing can be seen is refused, not quantised as a constant."""
+    with pytest.raises(UsageError, match="could be seen"):
+        capture_graph(Hidden(), (torch.randn(1, 3),))
 
 
 def test_training_mode_is_left_as_it_was() -> None:

@@ -24,6 +24,7 @@ from dpuforge.emulator.describe import describe_call, expand_splits
 from dpuforge.emulator.graph import BatchSize, Call, Graph, Node, Param, Ref, leaves, map_template
 from dpuforge.emulator.operations import OutOfPlace
 from dpuforge.emulator.vocabulary import NUMBERED, UNNAMED, base_name
+from dpuforge.errors import UsageError
 
 _TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
 _OWN_FOLDER = os.path.dirname(__file__) + os.sep
@@ -82,6 +83,11 @@ def _record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         for hook in hooks:
             hook.remove()
     recorder.outputs = map_template(_plain_output(result), recorder.template)
+    if not any(isinstance(leaf, Ref) for leaf in leaves(recorder.outputs)):
+        raise UsageError(
+            f"nothing that {recorder.network} computes from its inputs could be seen",
+            "give the eager torch module, not a scripted or compiled one, and inputs that it uses",
+        )
     return recorder
 
 
@@ -142,10 +148,17 @@ class _Recorder(TorchFunctionMode):
         if path:
             self._stack.append((path, type(module).__name__))
 
-    def leave(self, module: nn.Module, *_: Any) -> None:
-        """Note that a submodule ends."""
-        if self._paths.get(id(module)) and self._stack:
+    def leave(self, module: nn.Module, args: Any = (), result: Any = None) -> None:
+        """Note that a submodule ends; one that computed where no torch call was seen becomes one opaque node."""
+        path = self._paths.get(id(module))
+        if path and self._stack:
             self._stack.pop()
+        made = [leaf for leaf in leaves(_plain_output(result)) if isinstance(leaf, torch.Tensor)]
+        given = [leaf for leaf in leaves(args) if isinstance(leaf, torch.Tensor)]
+        hidden = [tensor for tensor in made if self._refs.get(tensor) is None]
+        if path and hidden and any(isinstance(self._refs.get(tensor), Ref) for tensor in given):
+            template: tuple[Any, Any] = (map_template(tuple(args), self.template), {})
+            self._append(module, type(module).__name__, template, result, inplace=False)
 
     def template(self, leaf: Any) -> Any:
         """Return what stands for a value in a call template."""
