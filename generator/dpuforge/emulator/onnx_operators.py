@@ -9,7 +9,7 @@ import numpy as np
 
 from dpuforge.emulator import operations
 from dpuforge.emulator.export_onnx import OnnxBuilder, trace_batch
-from dpuforge.emulator.graph import Node, Ref
+from dpuforge.emulator.graph import Node
 from dpuforge.emulator.kernels import average_pool_coefficient
 from dpuforge.emulator.lower_xmodel import ExportError
 from dpuforge.emulator.steps import FixStep
@@ -346,8 +346,7 @@ def _pixel_shuffle(builder: OnnxBuilder, node: Node) -> str:
 def _matmul(builder: OnnxBuilder, node: Node) -> str:
     if len(node.inputs) != 2:
         raise ExportError(f"{node.name}: a product with a constant cannot be written to ONNX", "use nn.Linear")
-    ones: list[Ref] = list(node.inputs)
-    return builder.emit("MatMul", [builder.value(ref) for ref in ones], node.name)
+    return builder.emit("MatMul", [builder.value(ref) for ref in node.inputs], node.name)
 
 
 _CONVOLUTIONS = (
