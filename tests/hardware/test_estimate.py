@@ -159,6 +159,26 @@ def test_the_parameters_have_the_fields_that_the_model_reads() -> None:
             assert low < 1 < high
 
 
+@pytest.mark.parametrize(
+    ("board", "release", "group"),
+    [
+        ("VCK5000", "3.0", "VCK5000 4PE, 6PE aieMISC"),
+        ("VCK5000 8PE", "3.0", "VCK5000 8PE, 6PE aieDWC"),
+        ("U50LV-DWC", "2.5", "U50LV-DWC and U55C-DWC, 2.0 and later"),
+        ("U50LV", "2.5", "U50LV, 2.0 and later"),
+        ("U50LV10E", "1.4", "U50, U50LV, U280, 1.3 to 1.4.1"),
+        ("KV260", "3.5", "Zynq UltraScale+, 2.5 and later"),
+    ],
+)
+def test_a_board_takes_the_figures_of_its_own_configuration(
+    catalogue: Catalogue, board: str, release: str, group: str
+) -> None:
+    """Where a card exists in several configurations, the fit is that of the one chosen."""
+    fit = latency.find_fit(resolve_board(catalogue, board, release), 1)
+    assert fit is not None
+    assert (fit.group, fit.fitted) == (group, True)
+
+
 @pytest.mark.slow
 def test_all_backbones_are_estimated_within_a_minute(catalogue: Catalogue) -> None:
     """All torchvision classifiers on one board, fastest first, without making weights; 60 s of processor time."""

@@ -194,10 +194,9 @@ def find_fit(board: BoardTarget, isa: int) -> Fit | None:
     A board that was not measured gets the geometric mean of its group and a band twice as wide (in logarithms).
     """
     groups = [group for group in _document()["groups"] if group["family"] == board.family]
-    ranked = sorted(groups, key=lambda group: (_distance(group, board), group["isa"] != isa))
-    if not ranked:
+    if not groups:
         return None
-    group = ranked[0]
+    group = min(groups, key=lambda item: (_distance(item, board), item["isa"] != isa, _strangeness(item, board)))
     keys = [key for key in (board.configuration, board.board) if key in group["boards"]]
     values = group["boards"][keys[0]] if keys else _average(list(group["boards"].values()))
     widen = 1.0 if keys and group["isa"] == isa and board.release in group["releases"] else 2.0
@@ -216,6 +215,12 @@ def _distance(group: Mapping[str, Any], board: BoardTarget) -> float:
     """How far a board's release is from those of a group: the same, then the nearest."""
     wanted = _ordinal(board.release)
     return min(abs(_ordinal(release) - wanted) for release in group["releases"])
+
+
+def _strangeness(group: Mapping[str, Any], board: BoardTarget) -> int:
+    """0 where the group has figures of the very configuration, 1 of the board, 2 of neither."""
+    names = (board.configuration, board.board)
+    return next((rank for rank, name in enumerate(names) if name in group["boards"]), len(names))
 
 
 def _ordinal(release: str) -> float:

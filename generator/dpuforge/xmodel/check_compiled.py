@@ -20,10 +20,11 @@ def check_compiled(summary: CompiledSummary, board: BoardTarget, dpu_subgraphs: 
 def _wrong_fingerprints(summary: CompiledSummary, board: BoardTarget) -> tuple[str, ...]:
     known = board.fingerprint is not None
     others = [text for text in summary.fingerprints if known and text != board.fingerprint_text]
+    carried = f"{board.board} under Vitis AI {board.release} carries {board.fingerprint_text} ({board.target})"
+    remedy = "use the arch.json beside compile.sh, or correct dpu or fingerprint in the spec"
     return tuple(
-        f"the xmodel is compiled for fingerprint {text} ({_name(text)}), but {board.board} under Vitis AI {board.release}"
-        f" carries {board.fingerprint_text} ({board.target}): use the arch.json beside compile.sh, or correct dpu or"
-        " fingerprint in the spec (`xdputil query` shows the board's)"
+        f"the xmodel is compiled for fingerprint {text} ({_name(text)}), but {carried}: {remedy}"
+        " (`xdputil query` shows the board's)"
         for text in others
     )
 
