@@ -47,13 +47,32 @@ def test_sums_without_a_wide_enough_type_are_refused() -> None:
         integer.add_integers(every_pair(), (20, 0), 3)
 
 
+@pytest.mark.parametrize("cut", [-3, 0, 1, 7, 14, 15, 20])
+def test_product_equals_float_arithmetic(cut: int) -> None:
+    """The product of every pair of activations is the float product, rounded half up."""
+    first, second = every_pair()
+    expected = fake_quantise(integer.dequantise(first, 0) * integer.dequantise(second, 0), 8, -cut, Rounding.HALF_UP)
+    assert torch.equal(integer.dequantise(integer.multiply_integers(first, second, cut), -cut), expected)
+
+
+def test_gate_scales_whole_channels() -> None:
+    """A product with (N, C, 1, 1) spreads over height and width."""
+    values = torch.arange(2 * 5 * 3 * 4).remainder(256).to(torch.uint8).view(2, 5, 3, 4)
+    gate = torch.arange(100, 240, 14, dtype=torch.uint8).view(2, 5, 1, 1)
+    spread = integer.multiply_integers(values, gate.expand(values.shape).contiguous(), 6)
+    assert torch.equal(integer.multiply_integers(values, gate, 6), spread)
+
+
 def test_floats_are_rounded_as_the_reference_does() -> None:
     """Ties, their float neighbours and saturated values become the reference's integers."""
     halves = torch.arange(-300, 300, dtype=torch.float32) / 2
     near = [torch.nextafter(halves, torch.tensor(side)) for side in (-1e9, 1e9)]
     values = torch.cat([halves, *near, torch.tensor([0.49999997, -0.49999997, 1e6, -1e6])]).view(1, 1, 2, -1) / 16
     expected = fake_quantise(values, 8, 4, Rounding.HALF_UP)
-    assert torch.equal(integer.dequantise(integer.quantise_floats(values, 4), 4), expected)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = values.expand(2, 3, -1, -1).contiguous(memory_format=layout)
+        found = integer.dequantise(integer.quantise_floats(given, 4), 4)
+        assert torch.equal(found, expected.expand(given.shape))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e12])
@@ -71,6 +90,7 @@ def test_table_look_up() -> None:
     values = torch.arange(240, dtype=torch.uint8).view(2, 5, 4, 6)
     for layout in (torch.contiguous_format, torch.channels_last):
         assert torch.equal(integer.look_up(values.contiguous(memory_format=layout), table), 255 - values)
+        assert integer.dequantise(values, 3, channels_last=True).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_requantisation_adds_half_of_the_finest_unit() -> None:

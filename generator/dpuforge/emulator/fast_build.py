@@ -10,8 +10,9 @@ import torch
 
 from dpuforge.emulator import integer
 from dpuforge.emulator.fast_plan import Builder, Integers, Placement, Run, Values
-from dpuforge.emulator.graph import Node, Ref, map_template
+from dpuforge.emulator.graph import BatchSize, Node, Ref, Shape, map_template
 from dpuforge.emulator.kernels import Rounding, quantise_integers
+from dpuforge.emulator.points import TRANSPARENT
 from dpuforge.emulator.steps import FixStep
 
 _BOUNDS = {"nndct_relu": (0.0, None), "nndct_relu6": (0.0, 6.0)}
@@ -84,8 +85,7 @@ def _layer(node: Node, place: Placement) -> _Layer | None:
 
 def _build_convolution(node: Node, place: Placement) -> Run | None:
     settings = node.attributes
-    source = place.source.graph[node.inputs[0].node]
-    shape = source.shapes[node.inputs[0].index or 0] if source.shapes else source.shape
+    shape = _input_shape(node.inputs[0], place)
     if isinstance(settings["padding"], str) or len(settings["kernel"]) != 2 or len(shape) != 4:
         return None
     layer = _layer(node, place)
@@ -193,22 +193,21 @@ def _build_concat(node: Node, place: Placement) -> Run | None:
 
 def _build_move(node: Node, place: Placement) -> Run | None:
     """Reshapes, slices and permutations: the call itself, on bytes."""
-    fixes, call = place.input_fix(node), node.call
-    if fixes is None or len(fixes) != 1:
+    moved, call = _moved(node, place), node.call
+    if moved is None or len(node.inputs) != 1 or (node.kind in TRANSPARENT and node.name in place.source.output):
         return None
-    target = place.target.get(node.name, fixes[0])
-    if node.name in place.source.output and target != fixes[0]:
-        return None
-    place.fix[node.name] = fixes[0]
+    (fix,), target = moved
+    target = target if node.name in place.source.output else fix
+    place.fix[node.name] = target
 
     def run(values: Values, batch: int) -> Integers:
         def resolve(leaf: Any) -> Any:
             if isinstance(leaf, Ref):
-                return _read(values, leaf) if leaf.index is not None else values[leaf.node].values
-            return leaf.resolve(batch) if hasattr(leaf, "resolve") else leaf
+                return _read(values, leaf)
+            return leaf.resolve(batch) if isinstance(leaf, BatchSize) else leaf
 
         result = call.function(*map_template(call.args, resolve), **map_template(dict(call.kwargs), resolve))
-        return Integers(result, fixes[0])
+        return Integers(_at(result, fix, target), target)
 
     return run
 
@@ -232,36 +231,95 @@ def _build_add(node: Node, place: Placement) -> Run | None:
     return run
 
 
+def _build_multiply(node: Node, place: Placement) -> Run | None:
+    fixes, target = place.input_fix(node), place.target.get(node.name)
+    if fixes is None or len(fixes) != 2 or target is None or not _is_plain_call(node) or len(node.shape) != 4:
+        return None
+    cut = sum(fixes) - target
+    shapes = [_input_shape(ref, place) for ref in node.inputs]
+    order = _broadcast_order(shapes, node.shape)
+    if order is None or integer.product_width(cut) is None:
+        return None
+    first, second = node.inputs[order[0]], node.inputs[order[1]]
+    place.fix[node.name] = target
+    return lambda values, batch: Integers(
+        integer.multiply_integers(_read(values, first), _read(values, second), cut), target
+    )
+
+
+def _broadcast_order(shapes: list[Shape], result: Shape) -> tuple[int, int] | None:
+    """Return which operand has the result's shape and which may be spread over height and width."""
+    channels = (*result[:2], 1, 1)
+    for one, other in ((0, 1), (1, 0)):
+        if shapes[one] == result and shapes[other] in (result, channels):
+            return one, other
+    return None
+
+
+def _input_shape(ref: Ref, place: Placement) -> Shape:
+    node = place.source.graph[ref.node]
+    return (node.shapes or (node.shape,))[ref.index or 0]
+
+
+def _is_plain_call(node: Node) -> bool:
+    """Say whether a node combines two values without further arguments (alpha)."""
+    return len(node.call.args) == 2 and not node.call.kwargs and all(isinstance(arg, Ref) for arg in node.call.args)
+
+
 def _is_plain_pair(node: Node, place: Placement) -> bool:
-    """Say whether a node combines two tensors of its own shape, without further arguments (alpha)."""
-    graph = place.source.graph
-    shapes = [(graph[ref.node].shapes or (graph[ref.node].shape,))[ref.index or 0] for ref in node.inputs]
-    alone = len(node.call.args) == 2 and not node.call.kwargs and all(isinstance(arg, Ref) for arg in node.call.args)
-    return alone and all(shape == node.shape for shape in shapes)
+    """Say whether a node combines two tensors of its own shape."""
+    return _is_plain_call(node) and all(_input_shape(ref, place) == node.shape for ref in node.inputs)
 
 
 def _build_table(node: Node, place: Placement) -> Run | None:
-    """A function of one activation has 256 results: compute them once, with the node's own call."""
+    """A function of one activation has 256 results: compute them once, with the node's own call.
+
+    A vectorised function may differ in the last bit from the one that serves the end of a tensor; where that shows
+    after rounding, there is no table.
+    """
     fixes, target = place.input_fix(node), place.target.get(node.name)
-    if fixes is None or len(fixes) != 1 or target is None or node.kind not in _TABLES:
+    if fixes is None or len(fixes) != 1 or target is None or len(node.inputs) != 1:
         return None
     every = (torch.arange(256, dtype=torch.float32) - integer.ZERO) * 2.0 ** -fixes[0]
-    args = map_template(node.call.args, lambda leaf: every if isinstance(leaf, Ref) else leaf)
-    results = node.call.function(*args, **dict(node.call.kwargs))
-    table = (quantise_integers(results, 8, target, Rounding.HALF_UP) + integer.ZERO).to(torch.uint8)
+    table = _tabulate(node, every, target)
+    if not torch.equal(table, torch.cat([_tabulate(node, one, target) for one in every.split(1)])):
+        return None
     place.fix[node.name] = target
     ref = node.inputs[0]
     return lambda values, batch: Integers(integer.look_up(_read(values, ref), table), target)
 
 
-# Built from correctly rounded operations only, so that every element gives the same wherever it stands in a tensor.
-_TABLES = frozenset({"nndct_hswish", "nndct_hsigmoid", "nndct_leaky_relu"})
+def _tabulate(node: Node, values: torch.Tensor, fix: int) -> torch.Tensor:
+    """Return the uint8 results of a node's call on these values."""
+    args = map_template(node.call.args, lambda leaf: values.clone() if isinstance(leaf, Ref) else leaf)
+    results = node.call.function(*args, **dict(node.call.kwargs))
+    return (quantise_integers(results, 8, fix, Rounding.HALF_UP) + integer.ZERO).to(torch.uint8)
+
+
+def _build_scale(node: Node, place: Placement) -> Run | None:
+    """A batch-norm that stands alone is a depthwise convolution of one pixel."""
+    shape = _input_shape(node.inputs[0], place)
+    layer = _layer(node, place) if len(shape) == 4 and {"weight", "bias"} <= set(node.parameters) else None
+    if layer is None:
+        return None
+    channels = layer.weight.shape[0]
+    sizes = ([1, 1], [0, 0], [1, 1], channels)
+    weight = layer.weight.view(channels, 1, 1, 1)
+    return _apply(node, integer.Convolution(weight, layer.bias, layer.how, sizes, list(shape), layer.relu), layer.fix)
+
+
+# Functions of one value, element by element.
+_TABLES = frozenset(
+    f"nndct_{name}"
+    for name in "hswish hsigmoid leaky_relu sigmoid tanh silu gelu elu mish".split()  # noqa: SIM905
+)
 
 BUILDERS: Mapping[str, Builder] = {
     "nndct_input": _build_input,
     "nndct_conv2d": _build_convolution,
     "nndct_depthwise_conv2d": _build_convolution,
     "nndct_dense": _build_dense,
+    "nndct_batch_norm": _build_scale,
     "nndct_relu": _build_clamp,
     "nndct_relu6": _build_clamp,
     "nndct_reluk": _build_clamp,
@@ -269,7 +327,9 @@ BUILDERS: Mapping[str, Builder] = {
     "nndct_clamp": _build_clamp,
     "nndct_maxpool": _build_max_pool,
     "nndct_concat": _build_concat,
+    "nndct_transpose": _build_move,
     "nndct_elemwise_add": _build_add,
+    "nndct_elemwise_mul": _build_multiply,
     "transparent": _build_move,
     **dict.fromkeys(_TABLES, _build_table),
 }

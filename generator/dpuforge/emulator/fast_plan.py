@@ -21,6 +21,8 @@ CLAMPS = frozenset({"nndct_relu", "nndct_relu6", "nndct_reluk", "nndct_hardtanh"
 _COMMUTING = CLAMPS | TRANSPARENT | {"nndct_maxpool", "nndct_concat"}
 _KEEPS_SIGN = (_COMMUTING - CLAMPS) | {"nndct_avgpool", "nndct_adaptive_avg_pool2d"}
 _NEVER_NEGATIVE = frozenset({"nndct_relu", "nndct_relu6", "nndct_reluk", "nndct_hsigmoid"})
+# Means of activations: their sums are exact in float32, so the layout, which decides their order, does not show.
+_ANY_LAYOUT = frozenset({"nndct_avgpool", "nndct_adaptive_avg_pool2d", "nndct_mean", "aten::mean"})
 
 
 @dataclass(frozen=True)
@@ -111,23 +113,25 @@ def plan_nodes(quantised: Quantised, builders: Mapping[str, Builder]) -> tuple[P
     return tuple(_plan_node(node, place, builders) for node in quantised.graph.nodes)
 
 
-def as_floats(value: Any, index: int | None = None) -> Any:
-    """Return a value of the network, or one tensor of a tuple, as floats."""
+def as_floats(value: Any, index: int | None = None, channels_last: bool = False) -> Any:
+    """Return a value of the network, or one tensor of a tuple, as floats, contiguous or channels last."""
     picked = value.values if isinstance(value, Integers) else value
     picked = picked if index is None else picked[index]
     if not isinstance(value, Integers):
         return picked
     if isinstance(picked, torch.Tensor):
-        return integer.dequantise(picked, value.fix)
+        return integer.dequantise(picked, value.fix, channels_last)
     return tuple(integer.dequantise(part, value.fix) for part in picked)
 
 
-def resolver(values: Values, tensors: Mapping[str, torch.Tensor], batch: int) -> Callable[[Any], Any]:
+def resolver(
+    values: Values, tensors: Mapping[str, torch.Tensor], batch: int, channels_last: bool = False
+) -> Callable[[Any], Any]:
     """Return the function that puts floats in place of a call's references."""
 
     def resolve(leaf: Any) -> Any:
         if isinstance(leaf, Ref):
-            return as_floats(values[leaf.node], leaf.index)
+            return as_floats(values[leaf.node], leaf.index, channels_last)
         if isinstance(leaf, Param):
             return tensors[leaf.key]
         return leaf.resolve(batch) if isinstance(leaf, BatchSize) else leaf
@@ -164,12 +168,12 @@ def _plan_node(node: Node, place: Placement, builders: Mapping[str, Builder]) ->
 def _run_in_float(node: Node, place: Placement) -> Run:
     """Return the node's own call on floats, rounded afterwards where its value has a target."""
     target = place.target.get(node.name) if len(node.shapes) <= 1 else None
-    tensors, call = place.source.tensors, node.call
+    tensors, call, any_layout = place.source.tensors, node.call, node.kind in _ANY_LAYOUT
     if target is not None:
         place.fix[node.name] = target
 
     def run(values: Values, batch: int) -> Any:
-        resolve = resolver(values, tensors, batch)
+        resolve = resolver(values, tensors, batch, any_layout)
         value = call.function(*map_template(call.args, resolve), **map_template(dict(call.kwargs), resolve))
         return value if target is None else Integers(integer.quantise_floats(value, target), target)
 

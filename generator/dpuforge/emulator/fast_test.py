@@ -102,8 +102,11 @@ class Evaluation:
         reason = reason or refusal(self._quantised)
         if reason:
             return EvaluationPath(False, reason)
-        network = IntegerNetwork(self._quantised)
-        differing = self._compare(network, [values[:1] if values.dim() else values for values in inputs])
+        try:
+            network = IntegerNetwork(self._quantised)
+            differing = self._compare(network, [values[:1] if values.dim() else values for values in inputs])
+        except RuntimeError as error:  # a call that bytes, or their layout, do not suit
+            return EvaluationPath(False, f"integers failed: {str(error).splitlines()[0]}")
         if differing:
             return EvaluationPath(False, f"the integers differ from the floats at {differing}")
         self._network = network

@@ -12,7 +12,7 @@ from functools import cache
 
 import torch
 
-from dpuforge.emulator.fast_scratch import pieces
+from dpuforge.emulator.fast_scratch import PIECE, pieces
 
 ZERO = 128
 _LOW, _HIGH = -128, 127
@@ -86,7 +86,7 @@ def largest_partial_sum(weight: torch.Tensor, bias: torch.Tensor | None, low: in
 
     weight (O, ...) integers, bias (O,) in accumulator units, inputs within low..high.
     """
-    rows = weight.flatten(1).to(torch.float64)
+    rows = weight.reshape(weight.shape[0], -1).to(torch.float64)
     positive, negative = rows.clamp(min=0).sum(1), (-rows).clamp(min=0).sum(1)
     largest = torch.maximum(high * positive - low * negative, high * negative - low * positive)
     if bias is not None:
@@ -164,7 +164,9 @@ class Dense:
 def max_pool(values: torch.Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int],
              ceil_mode: bool) -> torch.Tensor:  # fmt: skip
     """Return the maximum pool of uint8 activations; padding never wins."""
-    result: torch.Tensor = torch.ops.quantized.max_pool2d(values, kernel, stride, padding, dilation, ceil_mode)
+    result: torch.Tensor = torch.ops.quantized.max_pool2d(
+        _dense_layout(values), kernel, stride, padding, dilation, ceil_mode
+    )
     return result
 
 
@@ -224,24 +226,64 @@ def quantise_floats(values: torch.Tensor, fix: int) -> torch.Tensor:
 
     Raises UnrepresentableError for values that are not finite or exceed 2**31 after scaling.
     """
-    source = values.contiguous().view(-1)
-    result = torch.empty(values.shape, dtype=torch.uint8)
+    source = values if is_channels_last(values) else values.contiguous()
+    result = torch.empty_like(source, dtype=torch.uint8)
+    given, made = _memory(source), _memory(result)
     largest = []
-    for piece, low, rest in pieces(source.numel(), torch.float32):
-        torch.mul(source[piece], 2.0**fix, out=rest)
+    for piece, low, rest in pieces(given.numel(), torch.float32):
+        torch.mul(given[piece], 2.0**fix, out=rest)
         largest.append(torch.stack(torch.aminmax(rest)))
         torch.floor(rest, out=low)
         low.add_(rest.sub_(low).ge_(0.5)).clamp_(_LOW, _HIGH).add_(ZERO)
-        result.view(-1)[piece].copy_(low)
+        made[piece].copy_(low)
     if largest and not bool((torch.stack(largest).abs() <= 2.0**31).all()):
         raise UnrepresentableError
     return _dense_layout(result)
 
 
-def dequantise(values: torch.Tensor, fix: int) -> torch.Tensor:
-    """Return uint8 activations as contiguous floats."""
-    floats = torch.empty(values.shape, dtype=torch.float32)
+def dequantise(values: torch.Tensor, fix: int, channels_last: bool = False) -> torch.Tensor:
+    """Return uint8 activations as floats, contiguous or, on request and in four dimensions, channels last."""
+    layout = torch.channels_last if channels_last and values.dim() == 4 else torch.contiguous_format
+    floats = torch.empty(values.shape, dtype=torch.float32, memory_format=layout)
     return floats.copy_(values).sub_(ZERO).mul_(2.0**-fix)
+
+
+def is_channels_last(values: torch.Tensor) -> bool:
+    """Say whether a tensor of four dimensions lies densely in memory, channels last."""
+    return values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last)
+
+
+def product_width(cut: int) -> torch.dtype | None:
+    """Return the integer type that a product of two activations needs to be divided by 2**cut; None if none does."""
+    if not -15 <= cut <= 29:
+        return None
+    return torch.int16 if 0 < cut <= 14 else torch.int32
+
+
+def multiply_integers(first: torch.Tensor, second: torch.Tensor, cut: int) -> torch.Tensor:
+    """Return the product of uint8 activations divided by 2**cut and rounded half up.
+
+    first (N, C, H, W); second of the same shape, or (N, C, 1, 1), which scales whole channels.
+    """
+    dtype = product_width(cut)
+    if dtype is None:
+        raise ValueError(f"no integer type holds a product divided by 2**{cut}")
+    left = _dense_layout(first)
+    result = torch.empty_like(left)
+    channels = left.shape[1]
+    rows, made = (_memory(part).view(left.shape[0], -1, channels) for part in (left, result))
+    factors = _memory(_dense_layout(second)).view(left.shape[0], -1, channels).to(dtype).sub_(ZERO)
+    step = max(1, PIECE // channels)
+    for image in range(left.shape[0]):
+        for start in range(0, rows.shape[1], step):
+            part = rows[image, start : start + step].to(dtype).sub_(ZERO)
+            part.mul_(factors[image] if factors.shape[1] == 1 else factors[image, start : start + step])
+            if cut > 0:
+                part.add_(1 << (cut - 1)).bitwise_right_shift_(cut)
+            else:
+                _shift_left(part, -cut)
+            made[image, start : start + step].copy_(part.clamp_(_LOW, _HIGH).add_(ZERO))
+    return result
 
 
 def look_up(values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -262,6 +304,11 @@ def _dense_layout(values: torch.Tensor) -> torch.Tensor:
 def _like(values: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Return values in the memory layout of other (both of one shape)."""
     return values if values.stride() == other.stride() else torch.empty_like(other).copy_(values)
+
+
+def _memory(values: torch.Tensor) -> torch.Tensor:
+    """Return a dense tensor's memory as one dimension, whichever of the two layouts it has."""
+    return _flat(values) if is_channels_last(values) else values.view(-1)
 
 
 def _flat(values: torch.Tensor) -> torch.Tensor:
