@@ -41,8 +41,8 @@ _EXAMPLE = (
 class torch_quantizer:
     """Quantises a float module: calibrate with mode "calib", evaluate and export with mode "test".
 
-    Arguments are the real tool's; lstm, app_deploy, mix_bit, custom_quant_ops and dynamo are accepted and only their
-    defaults do anything. Raises QuantizerError where the real tool logs an error and goes on.
+    Arguments are the real tool's; lstm, mix_bit, custom_quant_ops, dynamo and qat_proc have no effect, and a warning
+    says so where they are set; app_deploy is accepted. Raises QuantizerError where the real tool logs an error and goes on.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class torch_quantizer:
         options: ToolOptions | None = None,
     ) -> None:
         log.announce()
+        ignored = {"mix_bit": mix_bit, "lstm": lstm, "custom_quant_ops": custom_quant_ops, "dynamo": dynamo}
+        _warn_ignored({**ignored, "qat_proc": qat_proc})
         self.output_dir = Path(output_dir)
         self.device = choose_device(device)
         module = _unwrap(module)
@@ -336,6 +338,12 @@ def _note_target(target: str, config_file: str | None) -> None:
         log.warn("HW_AWARE_QUANT", "The hardware-aware quantization is turned off by quant_config_file.")
         return
     log.note(f"target {target}: the emulator quantises as if no target were named; see the hardware check instead.")
+
+
+def _warn_ignored(arguments: Mapping[str, Any]) -> None:
+    for name, value in arguments.items():
+        if value:
+            log.warn("", f"{name}={value!r} has no effect in dpuforge's emulator.")
 
 
 def _unwrap(module: nn.Module) -> nn.Module:
