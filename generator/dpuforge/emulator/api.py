@@ -42,7 +42,8 @@ class torch_quantizer:
     """Quantises a float module: calibrate with mode "calib", evaluate and export with mode "test".
 
     Arguments are the real tool's; lstm, mix_bit, custom_quant_ops, dynamo and qat_proc have no effect, and a warning
-    says so where they are set; app_deploy is accepted. Raises QuantizerError where the real tool logs an error and goes on.
+    says so where they are set; app_deploy is accepted. Raises QuantizerError where the real tool logs an error and
+    goes on.
     """
 
     def __init__(
