@@ -85,6 +85,7 @@ def test_evaluation_measures_both_networks(trained: Path) -> None:
     assert metrics["float_accuracy"] == metrics["int8_accuracy"] == trained_accuracy
     assert metrics["accuracy_drop"] == 0.0
     assert metrics["test_images"] == 18
+    assert "diagnosis" not in metrics
     predictions = json.loads((trained / "build/shapes/evaluate/predictions.json").read_text())
     right = sum(a == b for a, b in zip(predictions["label"], predictions["int8"], strict=True))
     assert round(100.0 * right / 18, 4) == metrics["int8_accuracy"]
