@@ -28,8 +28,13 @@ def describe_inputs(
         "scripts": {name: hash_file(scripts / name) for name in stage.scripts if (scripts / name).is_file()},
         "needs": {name: dict(results[name].outputs) for name in stage.needs if name in results},
         "folders": {name: _hash_listing(root / name) for name in stage.folders},
+        "files": {name: _hash_existing(root / name) for name in stage.files},
         "toolchain": {"name": place.name, **place.versions} if stage.uses_toolchain else place.versions.get("torch"),
     }
+
+
+def _hash_existing(path: Path) -> str:
+    return hash_file(path) if path.is_file() else "missing"
 
 
 def hash_inputs(inputs: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from dpuforge.plan.contexts import find_starting_files
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.project import Project
 
@@ -33,7 +34,8 @@ STAGES = (
              shared_scripts=("preprocess.py", "data.py", "results.py"), reads_images=True, uses_toolchain=False),
     StageRow("train", "train the network by transfer learning", "python", ("train.py",), ("prepare",),
              uses_toolchain=False),
-    StageRow("inspect", "see which operators the DPU takes", "python", ("inspect_model.py",), ("train",)),
+    StageRow("inspect", "see which operators the DPU takes", "python", ("inspect_model.py",), ("train",),
+             (*NETWORK_SCRIPTS, "quantize.py")),
     StageRow("calibrate", "find the fix positions on calibration images", "python",
              ("quantize.py", "--mode", "calib"), ("prepare", "train"), (*NETWORK_SCRIPTS, "int8_config.json")),
     StageRow("evaluate", "measure float and int8 accuracy on the test split", "python", ("evaluate.py",),
@@ -67,5 +69,6 @@ def _plan_row(row: StageRow, project: Project, sha256: str, boards: Sequence[str
             board=board,
             tools=row.tools,
             folders=(project.data.train, project.data.validation, project.data.test) if row.reads_images else (),
+            files=find_starting_files(project) if "model.py" in row.shared_scripts else (),
             uses_toolchain=row.uses_toolchain,
         )
