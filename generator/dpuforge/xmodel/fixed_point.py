@@ -98,7 +98,9 @@ def add(one: Value, two: Value, sign: int = 1) -> Value:
         return real_value(one.data + sign * two.data)
     bound = one.bound + two.bound
     dtype = integer_dtype(bound)
-    return Value(one.data.astype(dtype) + sign * two.data.astype(dtype), one.fix_point, one.divisor, bound)
+    combine = np.add if sign > 0 else np.subtract
+    data = combine(one.data.astype(dtype, copy=False), two.data.astype(dtype, copy=False))
+    return Value(data, one.fix_point, one.divisor, bound)
 
 
 def multiply(one: Value, two: Value) -> Value:
