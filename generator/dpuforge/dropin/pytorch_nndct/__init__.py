@@ -1,12 +1,8 @@
 """Stands in for AMD's pytorch_nndct where this folder is on PYTHONPATH: the API, computed by dpuforge's emulator."""
 
-import importlib.util
-import sys
-from pathlib import Path
+import dpuforge_dropin  # noqa: F401  (makes dpuforge importable)
 
-if importlib.util.find_spec("dpuforge") is None:  # only this folder is on the path
-    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-
+# isort: split
 from dpuforge.emulator.log import QUANTIZER_VERSION as __version__
 
 __emulator__ = True  # how a result records which toolchain made it
