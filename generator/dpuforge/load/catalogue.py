@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import yaml
 from cerberus import Validator
+
 from dpuforge.errors import FormatError
 from dpuforge.load.shipped_schema import ShippedSchema
 from dpuforge.paths import find_shipped
