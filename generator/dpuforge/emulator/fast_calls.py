@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,11 +20,14 @@ MAKES_NEW = PARAMETRIC | {
     "nndct_concat",
 }  # fmt: skip
 
-Steps = Callable[[], Mapping[str, Step]]
+Steps = Mapping[str, Step]
 
 
 def economise_calls(graph: Graph, steps: Steps) -> Graph:
-    """Return the graph with relus that overwrite and max pools that run on bytes; steps gives those in force."""
+    """Return the graph with relus that overwrite and max pools that run on bytes.
+
+    steps are those of node outputs; they may still change while the graph runs.
+    """
     consumers = graph.consumers()
     return graph.replace_nodes(_economise(node, graph, consumers, steps) for node in graph.nodes)
 
@@ -49,7 +52,7 @@ class _GridPool:
     steps: Steps
 
     def __call__(self, values: torch.Tensor) -> Any:
-        step = self.steps().get(self.source)
+        step = self.steps.get(self.source)
         on_grid = isinstance(step, FixStep) and step.bits == 8 and is_large(values)
         if not on_grid or not isinstance(step, FixStep) or not integer.integer_support().available:
             call = self.node.call

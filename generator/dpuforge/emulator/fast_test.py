@@ -12,7 +12,7 @@ from dpuforge.emulator import integer
 from dpuforge.emulator.evaluate import last_readers
 from dpuforge.emulator.fast_build import BUILDERS
 from dpuforge.emulator.fast_plan import Quantised, Values, as_floats, plan_nodes, refusal, resolver
-from dpuforge.emulator.graph import map_template
+from dpuforge.emulator.graph import Node, map_template
 from dpuforge.emulator.steps import Step
 
 Observe = Callable[[str, Any], None]
@@ -25,11 +25,13 @@ class EvaluationPath:
     integers: bool
     reason: str
     float_nodes: tuple[str, ...] = ()
+    float_kinds: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if not self.integers:
             return f"exact float path ({self.reason})"
-        rest = f"; in float: {', '.join(self.float_nodes)}" if self.float_nodes else ""
+        kinds = ", ".join(kind.removeprefix("nndct_") for kind in self.float_kinds)
+        rest = f"; {len(self.float_nodes)} operators in float: {kinds}" if self.float_nodes else ""
         return f"integer path ({self.reason}{rest})"
 
 
@@ -44,9 +46,9 @@ class IntegerNetwork:
         self._dying = last_readers(quantised.graph)
 
     @property
-    def float_nodes(self) -> tuple[str, ...]:
-        """The names of the nodes that compute in float."""
-        return tuple(planned.node.name for planned in self._nodes if not planned.on_integers)
+    def float_nodes(self) -> tuple[Node, ...]:
+        """The nodes that compute in float."""
+        return tuple(planned.node for planned in self._nodes if not planned.on_integers)
 
     def run(self, inputs: Sequence[torch.Tensor], observe: Observe | None = None) -> Any:
         """Return the network's float outputs; observe(name, value) sees every quantised value as floats.
@@ -79,6 +81,10 @@ class Evaluation:
         self._network: IntegerNetwork | None = None
         self.path: EvaluationPath | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy chooses and packs anew: packed weights cannot be copied."""
+        return {**self.__dict__, "_network": None, "path": None}
+
     def fits(self, output: Mapping[str, Step], own_inputs: Mapping[str, Any]) -> bool:
         """Say whether the evaluation was made for these steps."""
         return self._quantised.output == output and self._quantised.own_inputs == bool(own_inputs)
@@ -110,7 +116,8 @@ class Evaluation:
         if differing:
             return EvaluationPath(False, f"the integers differ from the floats at {differing}")
         self._network = network
-        return EvaluationPath(True, support.reason, network.float_nodes)
+        names = tuple(node.name for node in network.float_nodes)
+        return EvaluationPath(True, support.reason, names, tuple(dict.fromkeys(n.kind for n in network.float_nodes)))
 
     def _compare(self, network: IntegerNetwork, inputs: Sequence[torch.Tensor]) -> str:
         """Return the first quantised value that differs between the two paths, or an empty text."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dpuforge.emulator.graph import leaves
+from dpuforge.emulator.log import note
 from dpuforge.emulator.quantised import QuantisedGraph
 from dpuforge.errors import UsageError
 
@@ -91,5 +92,9 @@ class QuantModule(nn.Module):
             return self.graph_object.evaluate_float(inputs)
         self.forwards += 1
         self.last_inputs = tuple(value.detach() for value in inputs)
-        run = self.graph_object.calibrate if self.calibrating else self.graph_object.test
-        return run(inputs)
+        if self.calibrating:
+            return self.graph_object.calibrate(inputs)
+        result = self.graph_object.test(inputs)
+        if self.forwards == 1:
+            note(f"dpuforge's emulator evaluates on the {self.graph_object.evaluation_path}.")
+        return result

@@ -62,7 +62,6 @@ class QuantisedGraph:
         self._correctors: dict[str, BiasCorrector] = {}
         self._quantised: dict[str, torch.Tensor] = {}
         self._evaluator = Evaluator(self.graph)
-        self._calibrator = Evaluator(economise_calls(self.graph, lambda: self.steps.output))
 
     def _place_points(self) -> Points:
         if self.settings.typed:
@@ -169,7 +168,8 @@ class QuantisedGraph:
         tensors = {**self.graph.tensors, **self._quantised}
         tensors.update({key: corrector.bias for key, corrector in self._correctors.items()})
         before = self._calibrate_inputs if self.points.inputs else None
-        result = self._calibrator.run(inputs, tensors, self._calibrate_node, before)
+        calibrator = Evaluator(economise_calls(self.graph, self.steps.output))
+        result = calibrator.run(inputs, tensors, self._calibrate_node, before)
         self.batches += 1
         return result
 
