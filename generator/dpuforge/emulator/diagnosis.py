@@ -31,7 +31,8 @@ from dpuforge.emulator.symptoms import Findings
 from dpuforge.errors import UsageError
 
 _STUDY_PASSES = 8.0  # forward passes that studying one image costs: 5 measured for resnet18, 9 for mobilenet_v2
-_FEWEST_IMAGES = 8
+_STUDY_SHARE = 0.4  # of a budget
+_FEWEST_IMAGES = 4
 _FEWEST_LAYERS = 8
 _CALIBRATION_BATCH = 8
 _DIGITS = 4
@@ -122,8 +123,8 @@ def _calibrated_layers(network: QuantisedGraph) -> tuple[Layer, ...]:
 
 
 def _affordable_images(available: int, budget: float | None) -> int:
-    """Spend up to half of the budget on the study of layers, on at least one image."""
-    return available if budget is None else max(1, min(available, int(budget / 2 / _STUDY_PASSES)))
+    """Return how many images the study of layers may take: its share of the budget, but at least one image."""
+    return available if budget is None else max(1, min(available, int(budget * _STUDY_SHARE / _STUDY_PASSES)))
 
 
 def _spread(inputs: Inputs, labels: torch.Tensor | None, count: int) -> tuple[Inputs, torch.Tensor | None]:
@@ -161,7 +162,7 @@ def plan_sensitivity(
 ) -> tuple[int, tuple[Layer, ...]]:
     """Return how many images and which of the layers a budget (forward passes over one image) pays for.
 
-    Images are halved, down to eight, until at least eight layers fit.
+    Images are halved, down to four, until at least eight layers fit.
     """
     while True:
         fitting = _fitting(replay, layers, budget / images)
