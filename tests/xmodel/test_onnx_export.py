@@ -107,6 +107,15 @@ def _exact_outputs(quantised: QuantisedGraph, image: torch.Tensor) -> np.ndarray
     return result
 
 
+def test_file_takes_as_many_images_as_the_last_run(tmp_path: Path) -> None:
+    """A network captured with eight images is written for the two it was last run with, and computes the same."""
+    images = _image(batch=2)
+    path = export_onnx(recorded_tiny(DATA / "tiny", batch=8), tmp_path / "two.onnx", inputs=(images,))
+    assert [dim.dim_value for dim in onnx.load(path).graph.input[0].type.tensor_type.shape.dim] == [2, 3, 32, 32]
+    expected = [_run(DATA / "tiny" / "Tiny_int.onnx", image[None]) for image in images]
+    np.testing.assert_array_equal(_run(path, images), np.concatenate(expected))
+
+
 def test_dynamic_batch_runs_any_number_of_images(tmp_path: Path) -> None:
     """With dynamic_batch a file made from one image takes five."""
     path = export_onnx(recorded_tiny(DATA / "tiny"), tmp_path / "tiny.onnx", dynamic_batch=True)

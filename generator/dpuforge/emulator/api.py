@@ -189,7 +189,8 @@ class torch_quantizer:
         writer = find_writer("dpuforge.emulator.export_onnx", "export_onnx", "an ONNX file")
         path = _folder(output_dir) / f"{self.name}_int.onnx"
         opset = opset_version or max(self._quantised.settings.config.onnx_opset_version, 13)
-        writer(self._quantised, path, opset_version=opset, dynamic_batch=dynamic_batch)
+        inputs = self._module.last_inputs
+        writer(self._quantised, path, opset_version=opset, dynamic_batch=dynamic_batch, inputs=inputs)
         log.note(f"{self.name}_int.onnx is generated.({path})")
 
     def export_torch_script(self, output_dir: str = "quantize_result", verbose: bool = False) -> None:

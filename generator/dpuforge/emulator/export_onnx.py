@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from dpuforge.emulator.export_xmodel import with_batch_of
 from dpuforge.emulator.graph import BatchSize, Graph, Node, Param, Ref
 from dpuforge.emulator.lower_xmodel import ExportError
 from dpuforge.emulator.quantised import QuantisedGraph
@@ -33,16 +34,12 @@ class OnnxBuilder:
     """Collects ONNX nodes and initialisers while the nodes of a network are written in order."""
 
     quantised: QuantisedGraph
+    graph: Graph
     opset: int
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     values: dict[tuple[str, int | None], str] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
-
-    @property
-    def graph(self) -> Graph:
-        """The prepared network."""
-        return self.quantised.graph
 
     def value(self, ref: Ref) -> str:
         """Return the ONNX name of a value."""
@@ -143,9 +140,12 @@ def export_onnx(
     path: Path | str,
     opset_version: int = SMALLEST_OPSET,
     dynamic_batch: bool = False,
+    inputs: Sequence[torch.Tensor] = (),
 ) -> Path:
     """Write the quantised network as ONNX, check it with onnx.checker, and return the path.
 
+    The file takes as many images as `inputs` hold (else as the network was captured with), or any number with
+    `dynamic_batch`.
     Raises ExportError for an opset below 13, a bit width or an operator that has no ONNX form here.
     """
     from dpuforge.emulator.onnx_operators import write_node
@@ -153,8 +153,9 @@ def export_onnx(
     if opset_version < SMALLEST_OPSET:
         message = f"opset_version {opset_version} has no per-channel QuantizeLinear"
         raise ExportError(message, f"use opset_version={SMALLEST_OPSET} or more")
-    builder = OnnxBuilder(quantised, opset_version)
-    for node in quantised.graph.nodes:
+    other = bool(inputs) and int(inputs[0].shape[0]) != quantised.graph.batch
+    builder = OnnxBuilder(quantised, with_batch_of(quantised, inputs) if other else quantised.graph, opset_version)
+    for node in builder.graph.nodes:
         write_node(builder, node)
         step = quantised.steps.output.get(node.name)
         if step is not None:

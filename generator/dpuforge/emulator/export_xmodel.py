@@ -59,18 +59,23 @@ class _Single:
 
 
 def _as_single(quantised: QuantisedGraph, inputs: Sequence[torch.Tensor]) -> Quantised:
-    """Return the network as captured with batch 1, with the shapes that one more run finds where it was not."""
+    """Return the network as captured with batch 1."""
     if quantised.graph.batch == 1:
         return quantised
+    graph = with_batch_of(quantised, _first_of_batch(inputs))
+    return _Single(graph, quantised.fix, quantised.quantised_parameter)
+
+
+def with_batch_of(quantised: QuantisedGraph, inputs: Sequence[torch.Tensor]) -> Graph:
+    """Return the network's graph with the shapes that these inputs give, found by one run on them."""
     shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
 
     def observe(name: str, value: Any) -> None:
         shapes[name] = tuple(tuple(tensor.shape) for tensor in (value if isinstance(value, tuple | list) else (value,)))
 
-    quantised.test(_first_of_batch(inputs), observe)
+    quantised.test(inputs, observe)
     nodes = (replace(node, shape=shapes[node.name][0], shapes=shapes[node.name]) for node in quantised.graph.nodes)
-    graph = replace(quantised.graph, nodes=tuple(nodes), batch=1)
-    return _Single(graph, quantised.fix, quantised.quantised_parameter)
+    return replace(quantised.graph, nodes=tuple(nodes), batch=int(inputs[0].shape[0]))
 
 
 def _first_of_batch(inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
