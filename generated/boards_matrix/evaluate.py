@@ -30,7 +30,7 @@ from results import Failure, Stage
 SPLIT = "test"
 MAX_ACCURACY_DROP = 1.0  # percentage points, float minus int8
 DIAGNOSIS_IMAGES = 32  # at most, of the validation split
-DIAGNOSIS_SHARE = 0.2  # of the forward passes that the evaluation makes; at least FEWEST_PASSES
+DIAGNOSIS_SHARE = 0.1  # of the forward passes that the evaluation makes; at least FEWEST_PASSES
 FEWEST_PASSES = 100
 Z = 1.959963984540054  # 95 % of a normal distribution lie within Z standard deviations
 
