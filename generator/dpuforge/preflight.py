@@ -75,10 +75,8 @@ def _run_on_integers(graph: Graph, folder: Path) -> dict[str, int]:
         raise StageError(f"{folder} holds {len(dumps)} dumps, one is expected", "run the deploy stage again")
     found = compare_with_dump(graph, dumps[0])
     if found.different:
-        names = ", ".join(found.different[:5])
-        raise StageError(
-            f"the xmodel, run on integers, differs from the quantised network in {len(found.different)} tensors: {names}"
-        )
+        names = f"{len(found.different)} tensors: {', '.join(found.different[:5])}"
+        raise StageError(f"the xmodel, run on integers, differs from the quantised network in {names}")
     print(f"integer run: {found.tensors} tensors, {found.values} values, all equal to the quantised network's")
     return {"tensors": found.tensors, "values": found.values}
 

@@ -5,15 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dpuforge import pipeline
-from dpuforge.errors import ExitCode
+from dpuforge.errors import ExitCode, FormatError
 from dpuforge.execute.results import read_result
+from dpuforge.execute.stages import (
+    LOG,
+    Check,
+    Folders,
+    Observer,
+    Selection,
+    Verdict,
+    check_tools,
+    run_stages,
+    select_stages,
+)
 from dpuforge.execute.staleness import describe_inputs, explain_staleness, hash_inputs
-from dpuforge.execute.stages import LOG, Folders, Observer, Selection, check_tools, run_stages, select_stages
 from dpuforge.execute.toolchain import ToolchainPlace, find_toolchain
 from dpuforge.load.catalogue import load_catalogue
 from dpuforge.plan.flow_contexts import find_image
@@ -37,7 +47,7 @@ class Request:
 
     toolchain: str = ""
     boards: tuple[str, ...] = ()
-    selection: Selection = Selection()
+    selection: Selection = field(default_factory=Selection)
     jobs: int = 1
 
 
@@ -62,7 +72,7 @@ def run_spec(path: Path, request: Request, watch: Watch) -> tuple[dict[str, Any]
     pipeline.generate(item)
     folders = Folders(item.root, item.generated(), item.build)
     with watch(len(chosen)) as observer:
-        ended = run_stages(chosen, item.plan.stages, place, folders, observer, request.jobs)
+        ended = run_stages(chosen, item.plan.stages, place, folders, observer, request.jobs, _make_check(item))
     failed = next((result for result in ended if result.status is Status.FAILED), None)
     document = report_spec(item, place.name)
     return document, _describe_failure(failed, item.build) if failed else None
@@ -78,6 +88,28 @@ def _check_partition(item: pipeline.Prepared, chosen: tuple[tuple[PlannedStage, 
 
     for line in check_before_training(item.project, item.root, item.targets):
         print(line, file=sys.stderr)
+
+
+def _make_check(item: pipeline.Prepared) -> Check:
+    """Return what holds a compiled xmodel against its board, once compile.sh is content."""
+    targets = {target.board: target for target in item.targets}
+
+    def check(stage: PlannedStage, folder: Path) -> Verdict:
+        if stage.name != "compile":
+            return Verdict()
+        from dpuforge.xmodel.check_compiled import check_compiled
+        from dpuforge.xmodel.show import read_compiled
+
+        try:
+            compiled = read_compiled(folder / f"{item.project.target.net_name}.xmodel")
+        except FormatError as error:
+            return Verdict(metrics={"read_back": f"not checked: {error.message}"})
+        if not compiled.dpu_subgraphs:
+            return Verdict(metrics={"read_back": "not checked: the xmodel names no DPU subgraph"})
+        wrong = check_compiled(compiled, targets[stage.board], item.project.target.dpu_subgraphs)
+        return Verdict("; ".join(wrong), {"read_back": "checked", **asdict(compiled)})
+
+    return check
 
 
 def _describe_failure(result: StageResult, build: Path) -> Failure:
@@ -103,7 +135,8 @@ def report_spec(item: pipeline.Prepared, toolchain: str = "") -> dict[str, Any]:
     quantized = [stage.key for stage in item.plan.stages if stage.uses_toolchain and stage.key in results]
     made_by = {str(results[key].toolchain.get("name", "")) for key in quantized} - {"", "dpuforge"}
     # One emulated result makes the whole report an emulated one.
-    name = "emulator" if "emulator" in made_by else toolchain or next(iter(sorted(made_by)), item.project.run.toolchain.value)
+    named = toolchain or next(iter(sorted(made_by)), item.project.run.toolchain.value)
+    name = "emulator" if "emulator" in made_by else named
     return pipeline.report(item, results, name)
 
 

@@ -236,4 +236,3 @@ def schema() -> None:
     from dpuforge.load.json_schema import project_json_schema
 
     print_json(project_json_schema())
-

@@ -18,6 +18,9 @@ class CompileFailure:
     cause: str
     remedy: str
 
+    def __str__(self) -> str:
+        return f"{self.line.strip()}: {self.cause}; {self.remedy}"
+
 
 @dataclass(frozen=True)
 class CompileReport:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
 from dpuforge.errors import Interrupted, MissingToolError, UsageError
+from dpuforge.execute.compile_log import find_failures
 from dpuforge.execute.log_scan import scan_log
 from dpuforge.execute.process import run_logged
 from dpuforge.execute.results import RESULT, hash_file, read_result, write_result
@@ -44,6 +45,22 @@ class Observer(Protocol):
 
     def finish(self, stage: str, result: StageResult, fresh: bool) -> None:
         """A stage ended; fresh says that an earlier result still stands and nothing ran."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check of a finished stage found: why it fails ("" where it does not), and metrics to add."""
+
+    failure: str = ""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+Check = Callable[[PlannedStage, Path], Verdict]
+
+
+def accept(stage: PlannedStage, folder: Path) -> Verdict:
+    """Accept every stage: the check of those who have none."""
+    return Verdict()
 
 
 @dataclass(frozen=True)
@@ -87,10 +104,12 @@ def run_stages(
     folders: Folders,
     observer: Observer,
     jobs: int = 1,
+    check: Check = accept,
 ) -> tuple[StageResult, ...]:
     """Run (stage, forced) in order and return their results; stop after a group with a failure.
 
     everything is the whole plan, whose earlier results the stages read. Boards of one stage run jobs at a time.
+    check judges each stage that ended well.
     Raises Interrupted on Ctrl-C, after every child has ended.
     """
     stop = threading.Event()
@@ -99,7 +118,9 @@ def run_stages(
     for _, group in groupby(stages, key=lambda item: item[0].name):
         members = list(group)
         with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-            futures = [pool.submit(_StageRun(s, place, folders, observer, stop, results).run, f) for s, f in members]
+            futures = [
+                pool.submit(_StageRun(s, place, folders, observer, stop, results, check).run, f) for s, f in members
+            ]
             try:
                 ended = [future.result() for future in futures]
             except BaseException as error:
@@ -124,6 +145,7 @@ class _StageRun:
     observer: Observer
     stop: threading.Event
     results: dict[str, StageResult]
+    check: Check
 
     @property
     def folder(self) -> Path:
@@ -164,8 +186,14 @@ class _StageRun:
         begun = time.monotonic()
         code = self._start_child()
         seconds = round(time.monotonic() - begun, 3)
-        written = read_result(self.folder) or self._make_result(Status.DONE if code == 0 else Status.FAILED, "", seconds)
+        written = read_result(self.folder) or self._make_result(
+            Status.DONE if code == 0 else Status.FAILED, "", seconds
+        )
         failure = self._find_failure(code, written)
+        if not failure:
+            verdict = self.check(self.stage, self.folder)
+            failure = verdict.failure
+            written = written.with_changes(metrics={**written.metrics, **verdict.metrics})
         if failure:
             written = written.with_changes(status=Status.FAILED, reason=failure)
         key = hash_inputs(self.inputs())
@@ -187,8 +215,9 @@ class _StageRun:
         logged = [str(item) for item in scan_log(log) if item.severity == "ERROR"] if self.stage.uses_toolchain else []
         if code == 0 and result.status is not Status.FAILED and not logged:
             return ""
-        if result.reason or logged:
-            return result.reason or logged[0]
+        compiled = [str(item) for item in find_failures(log)] if self.stage.tools else []
+        if result.reason or logged or compiled:
+            return result.reason or (logged or compiled)[0]
         lines = [line for line in log.splitlines() if line.strip()]
         return f"exit code {code}" + (f": {lines[-1].strip()}" if lines else "")
 
@@ -199,9 +228,7 @@ class _StageRun:
         earlier = (self.results[key] for key in self.stage.needs if key in self.results)
         inputs = {name: digest for result in earlier for name, digest in result.outputs.items()}
         toolchain = {"name": self.place.name, "versions": dict(self.place.versions)}
-        return StageResult(
-            self.stage.name, status, reason, seconds, toolchain, inputs, outputs, board=self.stage.board
-        )
+        return StageResult(self.stage.name, status, reason, seconds, toolchain, inputs, outputs, board=self.stage.board)
 
     def _name(self, path: Path) -> str:
         base = self.folders.root

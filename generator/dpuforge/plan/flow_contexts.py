@@ -93,7 +93,9 @@ def _make_rule(stage: PlannedStage, project: Project) -> SnakeRule:
         scripts=stage.scripts,
         needs=tuple(f"{name}/result.json" for name in stage.needs),
         folders=tuple(_existing_only(stage, project)),
-        output=f"{stage.key}/{project.target.net_name}.xmodel" if stage.runner == "bash" else f"{stage.key}/result.json",
+        output=f"{stage.key}/{project.target.net_name}.xmodel"
+        if stage.runner == "bash"
+        else f"{stage.key}/result.json",
         command=f"{program} {{HERE}}/{' '.join(stage.argv)} --root {{ROOT}} --build {{BUILD}}",
     )
 

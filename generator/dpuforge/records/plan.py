@@ -27,9 +27,10 @@ class PlannedStage:
     """One run of one script: a stage, or a stage on one board.
 
     argv follows the interpreter; scripts are the generated files that decide what the stage does (relative to
-    generated/<project>/); needs are the keys of the stages whose outputs it reads, folders the images and
-    files the user's own files it reads (relative to the project root); tools are the programs it calls beside the interpreter. runner is who executes
-    it: "python", "bash" or "dpuforge" (this package). uses_toolchain says that the quantizer decides its result.
+    generated/<project>/); needs are the keys of the stages whose outputs it reads, folders the images and files the
+    user's own files that it reads (relative to the project root); tools are the programs it calls beside the
+    interpreter. runner is who executes it: "python", "bash" or "dpuforge" (this package). uses_toolchain says that
+    the quantizer decides its result.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Stands in for AMD's pytorch_nndct where this folder is on PYTHONPATH: the API, computed by dpuforge's emulator."""
 
-import dpuforge_dropin  # noqa: F401  (makes dpuforge importable)
+import dpuforge_dropin  # type: ignore[import-not-found]  # noqa: F401  (makes dpuforge importable)
 
 # isort: split
 from dpuforge.emulator.log import QUANTIZER_VERSION as __version__
