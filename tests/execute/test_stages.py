@@ -14,7 +14,7 @@ import pytest
 from dpuforge.errors import Interrupted, MissingToolError, UsageError
 from dpuforge.execute.process import run_logged
 from dpuforge.execute.results import RESULT, read_result
-from dpuforge.execute.stages import LOG, Folders, Selection, check_tools, run_stages, select_stages
+from dpuforge.execute.stages import LOG, Folders, Selection, Verdict, check_tools, run_stages, select_stages
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.result import StageResult, Status
@@ -243,3 +243,26 @@ def test_a_result_survives_the_round_trip(tmp_path: Path) -> None:
     result = StageResult("evaluate", Status.DONE, metrics={"float_accuracy": 97.5}, outputs={"a": "b"}, key="k")
     (tmp_path / RESULT).write_text(json.dumps(result.to_json()))
     assert read_result(tmp_path) == result
+
+
+def test_a_check_refuses_a_stage_that_ended_well(folders: Folders, place: ToolchainPlace) -> None:
+    """What the check finds fails the stage, and its metrics are kept either way."""
+    write_script(folders, "one.py", WRITES_OUTPUT)
+    for failure, status in (("wrong fingerprint", Status.FAILED), ("", Status.DONE)):
+        check = lambda stage, folder, failure=failure: Verdict(failure, {"seen": 1})  # noqa: E731
+        one = stage("one")
+        (result,) = run_stages([(one, True)], [one], place, folders, Watcher(), check=check)
+        assert (result.status, result.reason, result.metrics["seen"]) == (status, failure, 1)
+
+
+def test_a_known_failure_of_the_compiler_is_explained(folders: Folders, place: ToolchainPlace, tmp_path: Path) -> None:
+    """A line of the compiler's log leads to its cause and remedy."""
+    line = "[UNILOG][FATAL][TARGET_FACTORY_UNREGISTERED_TARGET][Unregistered target!] Cannot find target with name X"
+    write_script(folders, "compile.sh", f"echo '{line}, valid names are: {{}}'; exit 3")
+    (tmp_path / "tool").write_text("#!/bin/sh\n")
+    (tmp_path / "tool").chmod(0o755)
+    place = replace(place, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    one = stage("compile", runner="bash", argv=("compile.sh",), scripts=("compile.sh",), tools=("tool",))
+    (result,), _ = run([one], place, folders)
+    assert result.status is Status.FAILED
+    assert "release" in result.reason
