@@ -28,11 +28,12 @@ try:
 except ImportError:
     version = None
 found = {"python": sys.version.split()[0]}
+packages = {"PIL": "pillow", "google.protobuf": "protobuf"}
 for name in sys.argv[1:]:
     if importlib.util.find_spec(name) is None:
         continue
     try:
-        found[name] = version(name)
+        found[name] = version(packages.get(name, name))
     except Exception:
         found[name] = "unknown"
 print(json.dumps(found))
