@@ -56,8 +56,10 @@ def run(
 
     try:
         images = np.load(input_, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise FormatError(f"{input_}: not a .npy array: {error}", "save it with numpy.save") from error
+    if not isinstance(images, np.ndarray):
+        raise FormatError(f"{input_}: several arrays, one is expected", "save it with numpy.save, not numpy.savez")
     graph = read_xmodel(file)
     print_message("emulation: dpuforge executes the integers of the xmodel; no DPU is used")
     with Progress(console=make_console(), transient=True) as bar:
