@@ -69,6 +69,10 @@ def _misaligned() -> QuantisedGraph:
     return network
 
 
+def _leaky() -> nn.Module:
+    return enliven(Chain(lambda: nn.LeakyReLU(0.5)))
+
+
 def _unsteady() -> QuantisedGraph:
     batch = torch.cat([images(8) * scale for scale in (0.1, 0.3, 1.0, 3.0)])
     return quantise(enliven(Chain()), batch, batches=4)
@@ -113,6 +117,7 @@ FAULTS: dict[str, tuple[Fault, torch.Tensor]] = {
     "COARSE_STEP": (lambda: quantise(enliven(Chain()), images() * 8), images(16)),
     "REPLACE_HARDSWISH": (lambda: quantise(_loud(enliven(Chain(nn.Hardswish))), images()), images(16)),
     "RELU6_REPLACED": (lambda: quantise(_hot(enliven(Chain(nn.ReLU6)), 5.0), images()), images(16)),
+    "PREPARATION": (lambda: quantise(_leaky(), images()), images(16)),
     "FLOAT_OPERATOR": (lambda: quantise(enliven(Functional()), images()), images(16)),
     "KEEP_FLOAT": (_coarse_output, images(16)),
     "FAST_FINETUNE": (_coarse_output, images(16)),
@@ -142,7 +147,8 @@ def test_every_rule_has_a_fault_that_triggers_it() -> None:
 def test_a_fault_is_named_with_its_figure(code: str) -> None:
     """The suggestion for the fault appears, with the figures that its text shows."""
     build, batch = FAULTS[code]
-    found = _advice(build(), batch)
+    options = {"float_model": _leaky()} if code == "PREPARATION" else {}
+    found = _advice(build(), batch, **options)
     assert code in found, sorted(found)
     item = found[code]
     assert item["measured"]

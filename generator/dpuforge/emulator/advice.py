@@ -142,6 +142,14 @@ RULES: tuple[Rule, ...] = (
         'train with relu, or keep relu6 by setting "include_cle" and "convert_relu6_to_relu" to false',
     ),
     Rule(
+        "PREPARATION",
+        symptoms.changed_by_preparation,
+        "before anything is rounded, the network as the DPU computes it differs from yours: output SQNR "
+        "{sqnr_db:.1f} dB ({leaky_relus} leaky relus)",
+        "train with what the DPU has: a leaky relu's slope is 26/256 there, nn.ReLU6 becomes relu, hard sigmoid and "
+        "average pools have coefficients of their own",
+    ),
+    Rule(
         "FLOAT_OPERATOR",
         symptoms.float_operators,
         "{count} x {kind} stay in float: the quantizer has no fix position for it, so the CPU computes it",

@@ -23,6 +23,7 @@ from dpuforge.emulator.sensitivity import (
     Inputs,
     Outcome,
     SensitivityStudy,
+    choose_chunk,
     list_mixtures,
     measure_sensitivity,
 )
@@ -74,7 +75,8 @@ def diagnose(
     whole = study_layers(replay, inputs, truth)
     left = None if budget is None else budget - count * _STUDY_PASSES
     study = _measure(replay, _choose(whole.layers, layers), inputs, truth, left)
-    return _report(Findings(network, whole, study), replay, inputs, float_model)
+    preparation = _compare_preparation(replay, inputs, float_model)
+    return _report(Findings(network, whole, study, preparation), len(replay.layers))
 
 
 def quantise(module: nn.Module, inputs: Inputs, settings: Settings | None = None) -> QuantisedGraph:
@@ -182,18 +184,38 @@ def _fitting(replay: Replay, layers: Sequence[Layer], passes: float) -> tuple[La
     return tuple(layers[:count])
 
 
+def _compare_preparation(replay: Replay, inputs: Inputs, float_model: nn.Module | None) -> Outcome | None:
+    """Compare the float graph that is quantised with the user's own module; None without one, or if not one tensor."""
+    if float_model is None:
+        return None
+    outcome, training = Outcome(), float_model.training
+    chunk = choose_chunk(replay, [replay.float])
+    float_model.eval()
+    try:
+        for start in range(0, int(inputs[0].shape[0]), chunk):
+            part = tuple(tensor[start : start + chunk] for tensor in inputs)
+            with torch.no_grad():
+                written = float_model(*part)
+            if not isinstance(written, torch.Tensor):
+                return None
+            outcome.add((written,), replay.run(part, [replay.float])[0], None)
+    finally:
+        float_model.train(training)
+    return outcome
+
+
 # -- what comes out ---------------------------------------------------------------------------------------------
 
 
-def _report(findings: Findings, replay: Replay, inputs: Inputs, float_model: nn.Module | None) -> dict[str, Any]:
+def _report(findings: Findings, known: int) -> dict[str, Any]:
     document = {
         "emulated": True,
         "images": findings.images,
         "labelled": findings.whole.labelled,
         "output": _report_output(findings),
-        "preparation": _report_preparation(replay, inputs, float_model),
+        "preparation": _report_preparation(findings.preparation),
         "layers": [study.as_json() for study in findings.layers],
-        "sensitivity": _report_sensitivity(findings.study, len(replay.layers)),
+        "sensitivity": _report_sensitivity(findings.study, known),
         "advice": [advice.as_json() for advice in give_advice(findings)],
     }
     rounded: dict[str, Any] = _round(document)
@@ -208,22 +230,8 @@ def _report_output(findings: Findings) -> dict[str, Any]:
     return row
 
 
-def _report_preparation(replay: Replay, inputs: Inputs, float_model: nn.Module | None) -> dict[str, Any] | None:
-    """Compare the float graph that is quantised with the user's own module: folding, relu6, the DPU's arithmetic."""
-    if float_model is None:
-        return None
-    training = float_model.training
-    float_model.eval()
-    try:
-        with torch.no_grad():
-            written = float_model(*inputs)
-    finally:
-        float_model.train(training)
-    if not isinstance(written, torch.Tensor):
-        return None
-    outcome = Outcome()
-    outcome.add((written,), replay.run(inputs, [replay.float])[0], None)
-    return {"sqnr_db": outcome.output.sqnr_db, "agreement": outcome.agreement}
+def _report_preparation(outcome: Outcome | None) -> dict[str, Any] | None:
+    return None if outcome is None else {"sqnr_db": outcome.output.sqnr_db, "agreement": outcome.agreement}
 
 
 def _report_sensitivity(study: SensitivityStudy | None, known: int) -> dict[str, Any]:

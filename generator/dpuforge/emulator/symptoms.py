@@ -15,7 +15,7 @@ from dpuforge.emulator.kernels import most_frequent
 from dpuforge.emulator.layer_study import LayerStudy, NetworkStudy
 from dpuforge.emulator.prepare import CONVOLUTIONS
 from dpuforge.emulator.quantised import QuantisedGraph
-from dpuforge.emulator.sensitivity import SensitivityStudy
+from dpuforge.emulator.sensitivity import Outcome, SensitivityStudy
 from dpuforge.emulator.steps import FixStep
 
 _HALF_THE_NOISE_DB = 3.0
@@ -30,17 +30,19 @@ _SHIFTED = 0.1
 _POINTS_LOST = 1.0
 _AGREEMENT = 97.0
 _OUTPUT_DB = 15.0
+_PREPARED_DB = 25.0  # as much noise as int8 usually makes
 _FEW_BATCHES = 3  # two batches that differ by one tell nothing
 _UNSTEADY = 0.75  # share of the batches that chose the fix position in force
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that the rules read."""
+    """Everything that the rules read; preparation: the float graph that is quantised against the user's own module."""
 
     network: QuantisedGraph
     whole: NetworkStudy
     study: SensitivityStudy | None = None
+    preparation: Outcome | None = None
 
     @property
     def layers(self) -> Sequence[LayerStudy]:
@@ -255,6 +257,15 @@ def lost_six(findings: Findings) -> Iterable[Hit]:
         share = study.activation.share_above_six if study.activation else 0.0
         if share > _CLIPPED:
             yield Hit(share, {"percent": 100 * share}, study.layer.label)
+
+
+def changed_by_preparation(findings: Findings) -> Iterable[Hit]:
+    """Say whether the network as the DPU computes it differs from the user's before anything is rounded."""
+    outcome = findings.preparation
+    level = outcome.output.sqnr_db if outcome is not None else None
+    if level is not None and level < _PREPARED_DB:
+        kinds = Counter(node.kind for node in findings.network.graph.nodes)
+        yield Hit(-level, {"sqnr_db": level, "leaky_relus": kinds["nndct_leaky_relu"]})
 
 
 def float_operators(findings: Findings) -> Iterable[Hit]:
