@@ -104,8 +104,9 @@ def measure(name: str, batch: int, threads: int, repetitions: int) -> Timing:
             run()
         rows = [[clock(run) for run in runs] for _ in range(repetitions)]
     assert evaluated.evaluation_path is not None
-    print(f"{name}, batch {batch}, {threads} thread(s): {evaluated.evaluation_path}", file=sys.stderr)
-    return summarise(name, batch, threads, rows, load)
+    found = summarise(name, batch, threads, rows, load)
+    print(f"{name}, batch {batch}, {threads} thread(s): {evaluated.evaluation_path}: {found}", file=sys.stderr)
+    return found
 
 
 def summarise(name: str, batch: int, threads: int, rows: list[list[tuple[float, float]]], load: float) -> Timing:
@@ -124,10 +125,19 @@ def summarise(name: str, batch: int, threads: int, rows: list[list[tuple[float, 
 # -- memory and set-up -------------------------------------------------------------------------------------------
 
 
+def own_peak_mib() -> float:
+    """Return this process's peak memory; rusage would count the parent's, from before the program was loaded."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
 def run_for_memory(kind: str, name: str) -> None:
     """Print this process's peak memory, in MiB, before the network is built and after three batches of one kind."""
     torch.set_num_threads(1)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(own_peak_mib())
     network, images = build(name), make_images(BATCHES[0])
     with torch.no_grad():
         if kind == "float":
@@ -140,7 +150,7 @@ def run_for_memory(kind: str, name: str) -> None:
             run = lambda: learning.calibrate((images,))  # noqa: E731
         for _ in range(3):
             run()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(own_peak_mib())
 
 
 def peak_mib(kind: str, name: str) -> tuple[float, float]:
