@@ -142,10 +142,11 @@ def _float_sources(
         if not is_compute(node):
             continue
         for name in node.input_names():
-            source = _value_source(graph, name)
-            if source not in chosen and not _quantisable(graph[source]) and graph[source].floating:
-                found.add(source)
-    return found
+            source = graph[_value_source(graph, name)]
+            if source.name not in chosen and not _quantisable(source) and source.floating:
+                found.add(source.name)
+    # A tuple, as attention returns it, has no step of its own.
+    return found - {ref.node for node in graph.nodes for ref in node.inputs if ref.index is not None}
 
 
 def _value_source(graph: Graph, name: str) -> str:

@@ -161,8 +161,10 @@ class _StageRun:
         if not why and not forced and earlier is not None:
             self.observer.finish(self.stage.key, earlier, True)
             return earlier
-        self.observer.start(self.stage.key, why or "asked for with --from")
-        result = self._skip() or self._execute()
+        result = self._skip()
+        if result is None:
+            self.observer.start(self.stage.key, why or "asked for with --from")
+            result = self._execute()
         write_result(self.folder, result)
         self.observer.finish(self.stage.key, result, False)
         return result

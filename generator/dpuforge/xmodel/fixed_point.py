@@ -59,7 +59,8 @@ def integer_dtype(bound: int) -> type[np.signedinteger[Any]]:
 
 def exact_constant(data: Array) -> Value:
     """Return float32 constants as integers with the smallest fix position that holds them, else as real numbers."""
-    wide = data.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN in a damaged file
+        wide = data.astype(np.float64)
     if not np.isfinite(wide).all():
         raise FormatError("a constant holds NaN or infinity", "write the file again from a sound model")
     for fix_point in range(33):
