@@ -15,8 +15,8 @@ from dpuforge.emulator.fast_scratch import PIECE, pieces
 from dpuforge.emulator.kernels import Rounding, fake_quantise, first_fix_position, search_fix_position
 
 _PIECE = PIECE
-_SAMPLE = 8  # every so many pieces guess the favourite
-_LARGE = 1 << 17  # smaller tensors are not worth the pieces
+_SAMPLE = 32  # every so many pieces guess the favourite
+_LARGE = 1 << 12  # smaller tensors are not worth the pieces
 _CLEAR_LEAD = 1e-3  # of an error; float32 sums of up to 2**31 squares, in vector lanes, are good to 1e-5
 _UNDERFLOW = 1e-30  # float32 squares below it may vanish from the reference's sums
 _INT32_LIMIT = 2.0**31
@@ -26,7 +26,7 @@ _Piece = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # of the tensor; two s
 
 
 def is_large(values: torch.Tensor) -> bool:
-    """Say whether a tensor is worth the pieces: float32 in the processor's memory, dense, and beyond the cache."""
+    """Say whether a tensor is worth the pieces: float32 in the processor's memory, dense, not tiny."""
     plain = values.dtype == torch.float32 and values.device.type == "cpu" and values.is_contiguous()
     return plain and values.numel() >= _LARGE and not (values.requires_grad and torch.is_grad_enabled())
 
@@ -51,6 +51,8 @@ def _errors(values: torch.Tensor, bits: int, first: int, candidates: int) -> lis
     sums = dict.fromkeys(range(first, first + candidates), 0.0)
     for piece in list(_pieces(values))[::_SAMPLE]:
         _add_errors(piece, bits, sums)
+    if values.numel() <= _PIECE:
+        return [sums[fix] * 4.0**-fix for fix in sorted(sums)]
     favourite = min(sums, key=lambda fix: sums[fix] * 4.0**-fix)
     leading = {favourite: 0.0}
     for piece in _pieces(values):
