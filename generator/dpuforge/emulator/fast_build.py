@@ -282,7 +282,7 @@ def _build_table(node: Node, place: Placement) -> Run | None:
         return None
     every = (torch.arange(256, dtype=torch.float32) - integer.ZERO) * 2.0 ** -fixes[0]
     table = _tabulate(node, every, target)
-    if not torch.equal(table, torch.cat([_tabulate(node, one, target) for one in every.split(1)])):
+    if not torch.equal(table, torch.cat([_tabulate(node, one, target) for one in torch.split(every, 1)])):
         return None
     place.fix[node.name] = target
     ref = node.inputs[0]

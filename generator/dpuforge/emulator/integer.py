@@ -39,7 +39,7 @@ class Support:
 def integer_support() -> Support:
     """Try the integer kernels on extreme values and on ties, once per process."""
     names = ("qconv_prepack", "qconv2d_pointwise", "qlinear_prepack", "qlinear_pointwise")
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return Support(False, "this torch was built without oneDNN")
     missing = [name for name in names if not hasattr(torch.ops.onednn, name)]
     if missing or not hasattr(torch.ops.quantized, "max_pool2d"):
