@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import nox
 
 nox.options.default_venv_backend = "none"
@@ -10,38 +12,45 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # two workers on two cores; the recorded 
 PYTHON_CODE = ("generator", "tests", "benchmarks", "noxfile.py")
 
 
+def run_module(session: nox.Session, *command: str) -> None:
+    """Run a module of the very environment that nox runs in, whatever PATH says."""
+    session.run(sys.executable, "-m", *command, env=ONE_THREAD)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting of our code, and of the generated code and shell scripts."""
-    session.run("ruff", "check", *PYTHON_CODE)
-    session.run("ruff", "format", "--check", *PYTHON_CODE)
+    """Check style and formatting of our code and of the generated code."""
+    run_module(session, "ruff", "check", *PYTHON_CODE)
+    run_module(session, "ruff", "check", "--isolated", "--line-length", "100", "generated")
+    run_module(session, "ruff", "format", "--check", *PYTHON_CODE)
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types, strictly."""
-    session.run("mypy")
+    run_module(session, "mypy")
 
 
 @nox.session
 def check(session: nox.Session) -> None:
     """Compare generated/ with the specs."""
-    session.run("dpuforge", "check")
+    run_module(session, "dpuforge", "check")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the default tests: under ten minutes on two cores."""
-    session.run("pytest", "-q", "-n", "2", "--dist", "loadfile", *session.posargs, env=ONE_THREAD)
+    run_module(session, "pytest", "-q", "-n", "2", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests that take minutes or need the large golden data."""
-    session.run("pytest", "-q", "-m", "slow", "-n", "2", "--dist", "loadfile", *session.posargs, env=ONE_THREAD)
+    run_module(session, "pytest", "-q", "-m", "slow", "-n", "2", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed side by side; figures go to docs/ by hand, with machine and date."""
-    session.run("python", "benchmarks/generate.py", *session.posargs)
+    for script in ("generate", "emulator", "sensitivity"):
+        session.run(sys.executable, f"benchmarks/{script}.py", *session.posargs)

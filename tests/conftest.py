@@ -1,8 +1,13 @@
 """Where the tests find recorded truth: the shared golden data, absent on a plain clone."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
+
+# Tools of this environment (ruff, shellcheck) come before those of the machine.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 REPO = Path(__file__).resolve().parent.parent
 GOLDEN = REPO.parent / "shared" / "golden"

@@ -113,3 +113,17 @@ def test_arch_json_names_the_target(root: Path) -> None:
     """The compiler is pointed at the project's own arch.json, never at one inside the image."""
     arch = json.loads((root / "generated/quickstart/boards/KV260/arch.json").read_text())
     assert arch == {"target": "DPUCZDX8G_ISA1_B4096"}
+
+
+@pytest.mark.parametrize("project", ["quickstart", "fruits30_kv260", "boards_matrix"])
+def test_every_generated_shell_script_is_clean(project: str) -> None:
+    """bash and shellcheck find nothing in any board's script."""
+    scripts = sorted((REPO / "generated" / project).rglob("*.sh"))
+    assert scripts
+    for script in scripts:
+        subprocess.run(["bash", "-n", script], check=True)
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed (extra test)")
+    done = subprocess.run([shellcheck, *scripts], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -11,9 +11,11 @@ import argparse
 import math
 
 import results  # before torch
+
+# isort: split
 from torch.utils.data import DataLoader
 
-from data import SPLITS, Images, Split
+# isort: split
 from model import load_trained
 from quantize import (
     CONFIG,
@@ -26,6 +28,7 @@ from quantize import (
     watching_quantizer,
 )
 from results import Failure, Stage
+from splits import SPLITS, Images, Split
 
 SPLIT = "test"
 MAX_ACCURACY_DROP = 1.0  # percentage points, float minus int8

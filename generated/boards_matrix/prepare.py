@@ -16,8 +16,8 @@ from PIL import Image
 
 # isort: split
 import results
-from data import SPLITS, Split
 from results import Failure, Stage
+from splits import SPLITS, Split
 
 CALIBRATION_SPLIT = "train"
 CALIBRATION_IMAGES = 200

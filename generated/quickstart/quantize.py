@@ -30,9 +30,9 @@ from torch.utils.data import DataLoader, Subset
 
 # isort: split
 import preprocess
-from data import Images, Split
 from model import load_trained
 from results import Failure, Stage
+from splits import Images, Split
 
 NET_NAME = "resnet18_digits"
 TARGET_DEVICE = "DPU"

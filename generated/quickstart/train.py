@@ -25,19 +25,20 @@ from tqdm import tqdm
 
 # isort: split
 import preprocess
-from data import Images, Split
 from model import BACKBONE, WEIGHTS, build_model, read_state
 from results import Failure, Stage
+from splits import Images, Split
 
 EPOCHS = 4
 BATCH_SIZE = 64  # images
 LEARNING_RATE = 0.001
 WEIGHT_DECAY = 0.0
 STOP_METRIC, PATIENCE = "val_accuracy", 5  # epochs without a better one
+CURVE = ("train_accuracy", "train_loss", "val_accuracy", "val_loss")  # of each epoch
 SEED = 0
 WORKERS = 0  # data loader processes
 DEVICE = "auto"  # auto, cpu or cuda
-SCRIPTS = ("train.py", "model.py", "data.py", "preprocess.py")
+SCRIPTS = ("train.py", "model.py", "splits.py", "preprocess.py")
 # The user's own files that training starts from.
 STARTING_FILES = ()
 
@@ -159,6 +160,8 @@ def fit(model, name, run):
         trained = train_epoch(model, run, optimizer)
         validated = measure(model, run.validation, run.device)
         parts["scheduler"].step()
+        figures = [round(figure, 4) for figure in (*trained, *validated)]
+        history["curve"].append(dict(zip(CURVE, figures)))
         if update(history, epoch, *validated):
             save(best, model.state_dict())
         states = {key: part.state_dict() for key, part in parts.items()}
@@ -192,7 +195,8 @@ def resume(last, config, parts):
             print("{}: going on after epoch {}".format(last.name, state["history"]["epoch"]))
             return state["history"]
         print(f"{last.name}: made with other scripts or data, starting anew")
-    return {"epoch": 0, "best_epoch": 0, "val_accuracy": -1.0, "score": -1e30, "waited": 0}
+    start = {"epoch": 0, "best_epoch": 0, "val_accuracy": -1.0, "score": -1e30, "waited": 0}
+    return {**start, "curve": []}
 
 
 def save(path, value):
@@ -257,6 +261,7 @@ def train(stage, arguments):
             "test_images": len(test.dataset),
             "best_epoch": history["best_epoch"],
             "epochs": history["epoch"],
+            "history": history["curve"],
         }
     )
     write_card(card_file, run.classes, stage.metrics, results.hash_file(model_file))

@@ -28,7 +28,7 @@ TARGETS = (
 MAKERS = {
     "results.py": contexts.make_results_context,
     "preprocess.py": contexts.make_preprocess_context,
-    "data.py": contexts.make_data_context,
+    "splits.py": contexts.make_splits_context,
     "prepare.py": contexts.make_prepare_context,
     "model.py": contexts.make_model_context,
     "train.py": contexts.make_train_context,

@@ -39,7 +39,7 @@ def _of_project(make: Callable[[Project], Any]) -> Callable[[Project, Sequence[B
 ARTIFACTS = (
     Artifact("results.py",       _of_project(contexts.make_results_context)),
     Artifact("preprocess.py",    _of_project(contexts.make_preprocess_context)),
-    Artifact("data.py",          _of_project(contexts.make_data_context)),
+    Artifact("splits.py",          _of_project(contexts.make_splits_context)),
     Artifact("model.py",         _of_project(contexts.make_model_context)),
     Artifact("prepare.py",       _of_project(contexts.make_prepare_context)),
     Artifact("train.py",         _of_project(contexts.make_train_context)),

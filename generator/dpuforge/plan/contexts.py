@@ -41,8 +41,8 @@ class PreprocessContext(HeaderContext):
 
 
 @dataclass(frozen=True)
-class DataContext(HeaderContext):
-    """Context of data.py; folders are relative to the project root."""
+class SplitsContext(HeaderContext):
+    """Context of splits.py; folders are relative to the project root."""
 
     train: str
     validation: str
@@ -181,10 +181,10 @@ def make_preprocess_context(project: Project) -> PreprocessContext:
     )
 
 
-def make_data_context(project: Project) -> DataContext:
-    """Return the context of data.py."""
+def make_splits_context(project: Project) -> SplitsContext:
+    """Return the context of splits.py."""
     data = project.data
-    return DataContext(
+    return SplitsContext(
         **_header(project),
         train=data.train,
         validation=data.validation,

@@ -9,7 +9,7 @@ from dpuforge.plan.contexts import find_starting_files
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.project import Project
 
-NETWORK_SCRIPTS = ("model.py", "preprocess.py", "data.py", "results.py")
+NETWORK_SCRIPTS = ("model.py", "preprocess.py", "splits.py", "results.py")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class StageRow:
 # fmt: off
 STAGES = (
     StageRow("prepare", "count, hash and check the images; refuse leaks between splits", "python", ("prepare.py",),
-             shared_scripts=("preprocess.py", "data.py", "results.py"), reads_images=True, uses_toolchain=False),
+             shared_scripts=("preprocess.py", "splits.py", "results.py"), reads_images=True, uses_toolchain=False),
     StageRow("train", "train the network by transfer learning", "python", ("train.py",), ("prepare",),
              uses_toolchain=False),
     StageRow("inspect", "see which operators the DPU takes", "python", ("inspect_model.py",), ("train",),
