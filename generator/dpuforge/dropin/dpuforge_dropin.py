@@ -5,7 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec("dpuforge") is None:  # only this folder is on the path
+_found = importlib.util.find_spec("dpuforge")
+if _found is None or _found.origin is None:  # only this folder is on the path, or a folder of data has the name
     sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 _announced: set[int] = set()
