@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -170,8 +169,9 @@ class torch_quantizer:
             log.note("=>Converting to xmodel ...")
             text = "Batch size must be 1 when exporting xmodel."
             raise log.fail("XMODEL_BATCHSIZE", text, "run one image through quant_model before export_xmodel")
-        export = find_writer("dpuforge.emulator.export_xmodel", "export_xmodel", "an xmodel")
-        export(self._quantised, _folder(output_dir), deploy_check, self._module.last_inputs, log.note)
+        from dpuforge.emulator.export_xmodel import export_xmodel
+
+        export_xmodel(self._quantised, _folder(output_dir), deploy_check, self._module.last_inputs, log.note)
 
     def export_onnx_model(
         self,
@@ -186,11 +186,12 @@ class torch_quantizer:
     ) -> None:
         """Write <Network>_int.onnx with QuantizeLinear and DequantizeLinear; needs mode test and one forward."""
         self._check_export("export_onnx_model")
-        writer = find_writer("dpuforge.emulator.export_onnx", "export_onnx", "an ONNX file")
+        from dpuforge.emulator.export_onnx import export_onnx
+
         path = _folder(output_dir) / f"{self.name}_int.onnx"
         opset = opset_version or max(self._quantised.settings.config.onnx_opset_version, 13)
         inputs = self._module.last_inputs
-        writer(self._quantised, path, opset_version=opset, dynamic_batch=dynamic_batch, inputs=inputs)
+        export_onnx(self._quantised, path, opset_version=opset, dynamic_batch=dynamic_batch, inputs=inputs)
         log.note(f"{self.name}_int.onnx is generated.({path})")
 
     def export_torch_script(self, output_dir: str = "quantize_result", verbose: bool = False) -> None:
@@ -256,19 +257,6 @@ class torch_quantizer:
     def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Compute with these float parameters from now on."""
         self._module.adopt({**self._quantised.graph.tensors, **tensors})
-
-
-def find_writer(module: str, function: str, what: str) -> Callable[..., Any]:
-    """Return a function of a part of dpuforge, or raise NotImplementedError saying which part is missing."""
-    try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    except (ModuleNotFoundError, AttributeError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name != module:
-            raise
-        raise NotImplementedError(
-            f"this version of dpuforge's emulator cannot write {what}: {module} is missing"
-        ) from None
-    return found
 
 
 def dump_xmodel(output_dir: str = "quantize_result", deploy_check: bool = False, app_deploy: str = "CV") -> None:

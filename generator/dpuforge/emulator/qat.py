@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dpuforge.emulator import log
-from dpuforge.emulator.api import choose_device, find_writer
+from dpuforge.emulator.api import choose_device
 from dpuforge.emulator.capture import capture_graph
 from dpuforge.emulator.evaluate import Evaluator, Values
 from dpuforge.emulator.files import read_info, write_info
@@ -147,9 +147,10 @@ class QatProcessor:
         if int(inputs[0].shape[0]) != 1:
             text = "Batch size must be 1 when exporting xmodel."
             raise log.fail("XMODEL_BATCHSIZE", text, "run one image through the deployable model first")
-        export: Callable[..., Any] = find_writer("dpuforge.emulator.export_xmodel", "export_xmodel", "an xmodel")
+        from dpuforge.emulator.export_xmodel import export_xmodel
+
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        export(self._deployable.graph_object, Path(output_dir), deploy_check, inputs, log.note)
+        export_xmodel(self._deployable.graph_object, Path(output_dir), deploy_check, inputs, log.note)
 
     def _build(self) -> QuantisedGraph:
         settings = default_settings(self._bits, ToolOptions(bias_correction=False))
