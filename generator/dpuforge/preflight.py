@@ -38,23 +38,31 @@ def main() -> None:
     project = load_project(arguments.root / arguments.spec).project
     xmodel = arguments.build / "deploy" / f"{project.target.net_name}_int.xmodel"
     metrics: dict[str, Any] = {}
-    reason = ""
-    try:
-        _check(project, xmodel, metrics)
-    except UserError as error:
-        reason = str(error)
+    status, reason = _judge(project, xmodel, metrics)
+    if reason:
         print(f"preflight: {reason}")
     name = xmodel.relative_to(arguments.root).as_posix() if xmodel.is_relative_to(arguments.root) else str(xmodel)
     result = StageResult(
         stage="preflight",
-        status=Status.FAILED if reason else Status.DONE,
+        status=status,
         reason=reason,
         toolchain={"name": "dpuforge", "versions": {"dpuforge": __version__}},
         inputs={name: hash_file(xmodel)} if xmodel.is_file() else {},
         metrics=metrics,
     )
     write_result(arguments.build / "preflight", result)
-    raise SystemExit(StageError.exit_code if reason else 0)
+    raise SystemExit(StageError.exit_code if status is Status.FAILED else 0)
+
+
+def _judge(project: Project, xmodel: Path, metrics: dict[str, Any]) -> tuple[Status, str]:
+    device = project.quantization.target_device
+    if device != "DPU":
+        return Status.SKIPPED, f"the quantizer writes no xmodel for target_device {device}: there is nothing to check"
+    try:
+        _check(project, xmodel, metrics)
+    except UserError as error:
+        return Status.FAILED, str(error)
+    return Status.DONE, ""
 
 
 def _check(project: Project, xmodel: Path, metrics: dict[str, Any]) -> None:

@@ -266,3 +266,16 @@ def test_a_known_failure_of_the_compiler_is_explained(folders: Folders, place: T
     (result,), _ = run([one], place, folders)
     assert result.status is Status.FAILED
     assert "release" in result.reason
+
+
+def test_a_script_that_skips_with_a_reason_is_not_run_again(folders: Folders, place: ToolchainPlace) -> None:
+    """Nothing to do stays nothing to do until what decides it changes."""
+    script = """
+        import json, pathlib
+        document = {"stage": "one", "status": "skipped", "reason": "nothing to do"}
+        pathlib.Path("one/result.json").write_text(json.dumps(document))
+    """
+    write_script(folders, "one.py", script)
+    (result,), _ = run([stage("one")], place, folders)
+    assert (result.status, result.reason) == (Status.SKIPPED, "nothing to do")
+    assert run([stage("one")], place, folders)[1].ended == [("one", "skipped", True)]

@@ -58,7 +58,8 @@ def explain_staleness(folder: Path, key: str, root: Path) -> str:
     result = read_result(folder)
     if result is None:
         return "never run"
-    if result.status is not Status.DONE:
+    # A script that skipped with its reason has a key and stands; a missing tool leaves none and is looked for again.
+    if result.status is Status.FAILED or (result.status is Status.SKIPPED and not result.key):
         return f"last run {result.status.value}"
     if result.key != key:
         return "its script, settings, data, toolchain or an earlier stage's output changed"
