@@ -170,6 +170,14 @@ def test_a_missing_native_toolchain_exits_4_and_says_where_it_lives(project: Pat
     assert not (project / "build").exists()
 
 
+@pytest.mark.parametrize(("name", "code"), [("container", 4), ("docker", 2)])
+def test_other_toolchains_are_refused_by_name(project: Path, name: str, code: int) -> None:
+    """The container toolchain says that it is not built yet; an unknown one lists the known."""
+    done = dpuforge("run", "spec/quickstart.yaml", "--toolchain", name, cwd=project)
+    assert done.returncode == code
+    assert "native" in done.stderr
+
+
 def test_init_writes_a_spec_that_validates(tmp_path: Path) -> None:
     """Flags answer every question; the spec is good and generates."""
     answers = ["--backbone", "mobilenet_v2", "--weights", "none", "--classes", "5", "--freeze", "none"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from dpuforge.errors import MissingToolError
+from dpuforge.errors import MissingToolError, UsageError
 from dpuforge.paths import PACKAGE_DIR, emulator_path
 
 PYTHON_VARIABLE = "DPUFORGE_PYTHON"
@@ -57,12 +57,14 @@ class ToolchainPlace:
 def find_toolchain(name: str, image: str = "") -> ToolchainPlace:
     """Return the place of the toolchain called name ("emulator" or "native").
 
-    image is AMD's image of the project's release, named in the remedy. Raises MissingToolError.
+    image is AMD's image of the project's release, named in the remedy. Raises MissingToolError, or UsageError for an unknown name.
     """
     if name == "emulator":
         return _find_emulator()
     if name == "native":
         return _find_native(image)
+    if name != "container":
+        raise UsageError(f"there is no toolchain {name!r}", "choose emulator, native or container")
     raise MissingToolError(
         f"toolchain {name}: running stages in a container from outside is not built yet",
         f"start {image or 'the image of the release'} yourself, install dpuforge there, and use --toolchain native",
