@@ -65,6 +65,8 @@ def run_spec(path: Path, request: Request, watch: Watch) -> tuple[dict[str, Any]
     others = item.other_boards(request.boards)
     selection = request.selection
     planned = [stage for stage in item.plan.stages if not stage.board or stage.board not in others]
+    if selection.start == "report":
+        return report_spec(item, place.name), None
     until_report = Selection(selection.start, "" if selection.until == "report" else selection.until)
     chosen = select_stages(planned, until_report)
     check_tools([stage for stage, _ in chosen], place)
