@@ -5,9 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Tools of this environment (ruff, shellcheck) come before those of the machine.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+# Machines are noisy, so no example has a deadline; CI tries the same examples every time, people try new ones.
+settings.register_profile("dpuforge", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("dpuforge")
 
 REPO = Path(__file__).resolve().parent.parent
 GOLDEN = REPO.parent / "shared" / "golden"
