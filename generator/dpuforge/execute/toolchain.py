@@ -57,7 +57,8 @@ class ToolchainPlace:
 def find_toolchain(name: str, image: str = "") -> ToolchainPlace:
     """Return the place of the toolchain called name ("emulator" or "native").
 
-    image is AMD's image of the project's release, named in the remedy. Raises MissingToolError, or UsageError for an unknown name.
+    image is AMD's image of the project's release, named in the remedy. Raises MissingToolError where a part is
+    missing, UsageError for an unknown name.
     """
     if name == "emulator":
         return _find_emulator()
