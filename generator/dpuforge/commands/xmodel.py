@@ -9,6 +9,7 @@ import typer
 
 from dpuforge.commands.screen import make_console, print_json, print_message, print_table
 from dpuforge.errors import ExitCode, FormatError, UsageError
+from dpuforge.writing import replacing
 
 app = typer.Typer(help="Read, execute and compare .xmodel files without AMD's tools.", no_args_is_help=True)
 
@@ -73,11 +74,9 @@ def _save_array(path: Path, array: Any) -> None:
     """Write a .npy file in one step, under exactly the name given."""
     import numpy as np
 
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as stream:
+        with replacing(path) as partial, partial.open("wb") as stream:
             np.save(stream, array)
-        partial.replace(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 

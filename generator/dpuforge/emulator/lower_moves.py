@@ -89,18 +89,22 @@ def lower_reshape(builder: Builder, node: Node) -> None:
     builder.finish(node, name, Layout.NATIVE, flattened=flattened)
 
 
-def lower_permute(builder: Builder, node: Node) -> None:
-    """Lower a permutation of axes; one that gives what the layout already is moves nothing."""
+def permutation_order(node: Node) -> list[int]:
+    """Return which input axis each output axis of a transpose or permute takes, none negative."""
     rank = len(node.shape)
     if node.kind == "nndct_transpose":
         one, two = int(node.attributes["dim0"]) % rank, int(node.attributes["dim1"]) % rank
-        order = [two if axis == one else one if axis == two else axis for axis in range(rank)]
-    else:
-        order = [int(axis) % rank for axis in node.attributes["order"]]
+        return [two if axis == one else one if axis == two else axis for axis in range(rank)]
+    return [int(axis) % rank for axis in node.attributes["order"]]
+
+
+def lower_permute(builder: Builder, node: Node) -> None:
+    """Lower a permutation of axes; one that gives what the layout already is moves nothing."""
+    order = permutation_order(node)
     source = builder.operand(node.inputs[0])
     if source.layout is Layout.NHWC:
         order = [NHWC_AXIS[axis] for axis in order]
-    if order == list(range(rank)) and node.name not in builder.fix.output:
+    if order == list(range(len(order))) and node.name not in builder.fix.output:
         builder.alias(node, type(source)(source.op, source.dims))
         return
     name = builder.emit(node.name, "transpose", tuple(node.shape), {"order": ints(*order)}, source.op)

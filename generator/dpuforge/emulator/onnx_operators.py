@@ -11,6 +11,7 @@ from dpuforge.emulator import operations
 from dpuforge.emulator.export_onnx import OnnxBuilder, trace_batch
 from dpuforge.emulator.graph import Node
 from dpuforge.emulator.kernels import average_pool_coefficient
+from dpuforge.emulator.lower_moves import permutation_order
 from dpuforge.emulator.lower_xmodel import ExportError
 from dpuforge.emulator.steps import FixStep
 
@@ -217,13 +218,7 @@ def _reshape(builder: OnnxBuilder, node: Node) -> str:
 
 
 def _permute(builder: OnnxBuilder, node: Node) -> str:
-    rank = len(node.shape)
-    if node.kind == "nndct_transpose":
-        one, two = int(node.attributes["dim0"]) % rank, int(node.attributes["dim1"]) % rank
-        order = [two if axis == one else one if axis == two else axis for axis in range(rank)]
-    else:
-        order = [int(axis) % rank for axis in node.attributes["order"]]
-    return builder.emit("Transpose", [_first(builder, node)], node.name, perm=order)
+    return builder.emit("Transpose", [_first(builder, node)], node.name, perm=permutation_order(node))
 
 
 def _resize(builder: OnnxBuilder, node: Node) -> str:

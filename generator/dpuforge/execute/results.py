@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dpuforge.records.result import StageResult, parse_result
+from dpuforge.writing import replacing
 
 RESULT = "result.json"
 
@@ -37,6 +38,5 @@ def write_result(folder: Path, result: StageResult) -> None:
 def write_json(path: Path, document: Any) -> None:
     """Write a JSON document in one step: a killed run leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

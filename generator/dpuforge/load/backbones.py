@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from dpuforge.load.yaml_loader import LOADER
 from dpuforge.paths import find_shipped
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DEFAULT_INPUT = 224
 DEFAULT_RESIZE = 256
 _TIMM = re.compile(r"timm/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
@@ -49,7 +49,7 @@ class Backbone:
 def load_backbones() -> Mapping[str, Backbone]:
     """Return the torchvision classifiers of spec/schema/backbones.yaml by name."""
     text = (find_shipped("spec/schema") / "backbones.yaml").read_text(encoding="utf-8")
-    rows = yaml.load(text, Loader=_Loader)["backbones"]
+    rows = yaml.load(text, Loader=LOADER)["backbones"]
     return {name: _build(name, row) for name, row in rows.items()}
 
 

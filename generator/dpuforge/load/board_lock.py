@@ -21,6 +21,7 @@ from dpuforge.paths import find_shipped
 from dpuforge.records.board_lock import BoardFacts, FittingRelease, LockedDpu
 from dpuforge.records.fingerprint import Fingerprint
 from dpuforge.records.hardware import BoardTarget, Catalogue
+from dpuforge.writing import replacing
 
 _HEADER = """\
 # Written by `dpuforge board-lock`: the DPU that each board itself reported. Do not edit; run the command again.
@@ -44,10 +45,9 @@ def write_lock(spec_path: Path, board: str, facts: BoardFacts) -> Path:
     entry = LockedDpu(board, core.target, core.fingerprint, len(facts.cores), facts.source, core.clock_mhz, core.batch)
     locks = {**read_lock(spec_path), board: entry}
     path = find_lock(spec_path)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(_HEADER + "".join(_format(locks[name]) for name in sorted(locks)), encoding="utf-8")
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_text(_HEADER + "".join(_format(locks[name]) for name in sorted(locks)), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
     return path

@@ -12,6 +12,7 @@ from cerberus import Validator
 
 from dpuforge.errors import FormatError
 from dpuforge.load.shipped_schema import ShippedSchema
+from dpuforge.load.yaml_loader import LOADER
 from dpuforge.paths import find_shipped
 from dpuforge.records.hardware import (
     Bank,
@@ -31,8 +32,6 @@ from dpuforge.records.hardware import (
 )
 
 Noun = TypeVar("Noun")
-# libyaml is ten times faster than the pure Python loader; both give the same document.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TUPLES = ("operations", "nonlinear", "input_banks")
 
 
@@ -170,7 +169,7 @@ def _build_configuration(entry: Mapping[str, Any]) -> Configuration:
 def _read_document(path: Path, schema: str) -> dict[str, Any]:
     """Read and validate one YAML file; raise FormatError that names the file and every field at fault."""
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
     except yaml.YAMLError as error:
         raise FormatError(f"{path.name}: not YAML: {error}", f"mend {path}") from None
     validator = _make_validator(schema)
@@ -190,5 +189,5 @@ def _make_validator(schema: str) -> Validator:
 @cache
 def _read_schema(name: str) -> dict[str, Any]:
     text = (find_shipped("spec/schema") / f"{name}.yaml").read_text(encoding="utf-8")
-    schema: dict[str, Any] = yaml.load(text, Loader=_LOADER)
+    schema: dict[str, Any] = yaml.load(text, Loader=LOADER)
     return schema

@@ -14,9 +14,9 @@ from cerberus import errors as codes
 from dpuforge.load import forms
 from dpuforge.load.findings import Finding, Path, show_value
 from dpuforge.load.shipped_schema import ShippedSchema
+from dpuforge.load.yaml_loader import LOADER
 from dpuforge.paths import find_shipped
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _KINDS = {
     "text": "text",
     "whole": "a whole number",
@@ -66,7 +66,7 @@ class _SpecValidator(Validator):  # type: ignore[misc]
 def read_schema() -> dict[str, Any]:
     """Return the rules of a spec as data: a mapping from key to Cerberus rules."""
     text = (find_shipped("spec/schema") / "project.yaml").read_text(encoding="utf-8")
-    schema: dict[str, Any] = yaml.load(text, Loader=_Loader)
+    schema: dict[str, Any] = yaml.load(text, Loader=LOADER)
     return schema
 
 

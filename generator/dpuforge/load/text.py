@@ -10,12 +10,12 @@ import yaml
 
 from dpuforge.load.findings import Finding, Path, Place, show_value
 from dpuforge.load.scalars import CONVERT, KINDS
+from dpuforge.load.yaml_loader import LOADER
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 24
 MAX_VALUES = 20_000
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PREFIX = "tag:yaml.org,2002:"
 
 
@@ -107,7 +107,7 @@ class _Composer:
 
     def _iterate(self, text: str) -> Iterator[yaml.Event]:
         try:
-            loader = _Loader(text)
+            loader = LOADER(text)
             while loader.check_event():
                 yield loader.get_event()
         except yaml.MarkedYAMLError as error:

@@ -11,9 +11,9 @@ from pathlib import Path
 from dpuforge.errors import UsageError
 from dpuforge.records.files import Change, FileChange, RenderedFile
 from dpuforge.render.render import MANIFEST
+from dpuforge.writing import PARTIAL, replacing
 
 _IGNORED_FOLDERS = {"__pycache__", ".ruff_cache", ".mypy_cache", ".ipynb_checkpoints"}
-_PARTIAL = ".partial"
 
 
 def compare_folder(files: Sequence[RenderedFile], folder: Path) -> tuple[FileChange, ...]:
@@ -75,7 +75,7 @@ def write_folder(
     everything = compare_folder(files, folder)
     changes = tuple(change for change in everything if not change.path.startswith(left_alone or ("\0",)))
     surplus = [change.path for change in changes if change.change is Change.PRUNE]
-    strangers = [path for path in surplus if not path.endswith(_PARTIAL)]
+    strangers = [path for path in surplus if not path.endswith(PARTIAL)]
     if strangers and not (folder / MANIFEST).is_file():
         raise UsageError(
             f"{folder} holds files that dpuforge did not make: {', '.join(strangers[:5])}",
@@ -93,10 +93,9 @@ def write_folder(
 
 def _write_file(file: RenderedFile, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}{_PARTIAL}")
-    partial.write_bytes(file.text.encode())
-    partial.chmod(0o755 if file.executable else 0o644)
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_bytes(file.text.encode())
+        partial.chmod(0o755 if file.executable else 0o644)
 
 
 def _remove_empty(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from dpuforge.paths import find_shipped
+from dpuforge.writing import replacing
 
 PAGES = {"report.md": False, "report.html": True}
 
@@ -81,7 +82,6 @@ def write_pages(folder: Path, pages: Mapping[str, str]) -> tuple[Path, ...]:
     """Write each page in one step and return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
-        partial = folder / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / name)
+        with replacing(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
     return tuple(folder / name for name in pages)
