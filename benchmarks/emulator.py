@@ -25,9 +25,9 @@ from pathlib import Path
 import torch
 import torchvision
 
-from dpuforge.emulator.capture import capture_graph
-from dpuforge.emulator.quantised import QuantisedGraph
-from dpuforge.emulator.settings import default_settings
+from dpuforge.emulator.graph.capture import capture_graph
+from dpuforge.emulator.quantise.settings import default_settings
+from dpuforge.emulator.quantised_graph import QuantisedGraph
 
 NETWORKS = ("resnet18", "mobilenet_v2")
 BATCHES = (32, 1)

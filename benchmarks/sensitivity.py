@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from torchvision import models
 
-from dpuforge.emulator.diagnosis import quantise
-from dpuforge.emulator.layer_study import study_layers
-from dpuforge.emulator.layers import list_layers
-from dpuforge.emulator.replay import Replay
-from dpuforge.emulator.sensitivity import list_mixtures
+from dpuforge.emulator.diagnosis.diagnose import quantise
+from dpuforge.emulator.diagnosis.layer_study import study_layers
+from dpuforge.emulator.diagnosis.layers import list_layers
+from dpuforge.emulator.diagnosis.replay import Replay
+from dpuforge.emulator.diagnosis.sensitivity import list_mixtures
 
 REPORT = Path(__file__).resolve().parent.parent / "docs" / "sensitivity_benchmark.md"
 

@@ -25,7 +25,7 @@ def capture_project(project: Project, root: Path) -> tuple[Operator, ...]:
     Raises MissingToolError without torch, UsageError where the backbone cannot be built.
     """
     try:
-        from dpuforge.emulator.operators import capture_operators
+        from dpuforge.emulator.graph.network_operators import capture_operators
     except ImportError as error:
         raise MissingToolError(f"{error.name} cannot be imported", _RUN_EXTRA) from error
     build = _find_builder(project.model.backbone, project.classes.count, root)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dpuforge.emulator.capture import capture_graph
-from dpuforge.emulator.quantised import QuantisedGraph
-from dpuforge.emulator.settings import Settings, default_settings
+from dpuforge.emulator.graph.capture import capture_graph
+from dpuforge.emulator.quantise.settings import Settings, default_settings
+from dpuforge.emulator.quantised_graph import QuantisedGraph
 from dpuforge.quant_config import resolve_config
 
 SIDE = 16

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from dpuforge.emulator.capture import capture_graph
-from dpuforge.emulator.quantised import QuantisedGraph
-from dpuforge.emulator.settings import Settings, ToolOptions, default_settings
+from dpuforge.emulator.graph.capture import capture_graph
+from dpuforge.emulator.quantise.settings import Settings, ToolOptions, default_settings
+from dpuforge.emulator.quantised_graph import QuantisedGraph
 from tests.emulator.small_networks import SMALL_NETWORKS
 
 DATA = Path(__file__).resolve().parent.parent / "golden_data" / "emulator"

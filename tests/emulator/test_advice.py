@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dpuforge.emulator.advice import RULES
-from dpuforge.emulator.diagnosis import diagnose
-from dpuforge.emulator.quantised import QuantisedGraph
-from dpuforge.emulator.steps import FixStep
+from dpuforge.emulator.diagnosis.advice import RULES
+from dpuforge.emulator.diagnosis.diagnose import diagnose
+from dpuforge.emulator.quantise.steps import FixStep
+from dpuforge.emulator.quantised_graph import QuantisedGraph
 from tests.conftest import REPO
 from tests.emulator.diagnosis_networks import Chain, Pyramid, enliven, flags, images, quantise
 

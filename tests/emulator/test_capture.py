@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dpuforge.emulator.capture import capture_graph, capture_shapes
-from dpuforge.emulator.evaluate import Evaluator
-from dpuforge.emulator.graph import Graph
+from dpuforge.emulator.graph.capture import capture_graph, capture_shapes
+from dpuforge.emulator.graph.evaluate import Evaluator
+from dpuforge.emulator.graph.nodes import Graph
 from dpuforge.errors import UsageError
 
 torchvision = pytest.importorskip("torchvision")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from dpuforge.emulator.api import torch_quantizer
-from dpuforge.emulator.capture import capture_graph
-from dpuforge.emulator.diagnosis import diagnose
-from dpuforge.emulator.quantised import QuantisedGraph
-from dpuforge.emulator.settings import default_settings
+from dpuforge.emulator.diagnosis.diagnose import diagnose
+from dpuforge.emulator.graph.capture import capture_graph
+from dpuforge.emulator.nndct.torch_quantizer import torch_quantizer
+from dpuforge.emulator.quantise.settings import default_settings
+from dpuforge.emulator.quantised_graph import QuantisedGraph
 from dpuforge.errors import UsageError
 from tests.emulator.diagnosis_networks import Branches, Chain, Pyramid, enliven, images, quantise
 

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpuforge.emulator.fidelity import CEILING_DB, Comparison, Rivals, Saturation, decibels, spread_channels
-from dpuforge.emulator.kernels import fake_quantise, search_fix_position
-from dpuforge.emulator.settings import default_settings
-from dpuforge.emulator.steps import FixStep, TensorRule
+from dpuforge.emulator.arithmetic.fake_quantise import fake_quantise, search_fix_position
+from dpuforge.emulator.diagnosis.fidelity import CEILING_DB, Comparison, Rivals, Saturation, decibels, spread_channels
+from dpuforge.emulator.quantise.settings import default_settings
+from dpuforge.emulator.quantise.steps import FixStep, TensorRule
 
 CONFIG = default_settings().config
 ACTIVATION = TensorRule("activation", CONFIG.tensors["activation"])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from dpuforge.emulator.capture import capture_graph
-from dpuforge.emulator.quantised import QuantisedGraph
-from dpuforge.emulator.settings import default_settings
+from dpuforge.emulator.graph.capture import capture_graph
+from dpuforge.emulator.quantise.settings import default_settings
+from dpuforge.emulator.quantised_graph import QuantisedGraph
 from tests.emulator.recorded import (
     Outcome,
     Recording,

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from dpuforge.emulator import replay as replaying
-from dpuforge.emulator.evaluate import Evaluator, Values
-from dpuforge.emulator.graph import Node
-from dpuforge.emulator.layers import Layer, choose_layers, list_layers
-from dpuforge.emulator.quantised import QuantisedGraph
-from dpuforge.emulator.replay import Replay
-from dpuforge.emulator.sensitivity import list_mixtures
-from dpuforge.emulator.steps import apply_step
+from dpuforge.emulator.diagnosis import replay as replaying
+from dpuforge.emulator.diagnosis.layers import Layer, choose_layers, list_layers
+from dpuforge.emulator.diagnosis.replay import Replay
+from dpuforge.emulator.diagnosis.sensitivity import list_mixtures
+from dpuforge.emulator.graph.evaluate import Evaluator, Values
+from dpuforge.emulator.graph.nodes import Node
+from dpuforge.emulator.quantise.steps import apply_step
+from dpuforge.emulator.quantised_graph import QuantisedGraph
 from dpuforge.errors import UsageError
 from tests.emulator.diagnosis_networks import Branches, Chain, Pyramid, enliven, images, quantise
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dpuforge.emulator.fidelity import Comparison
-from dpuforge.emulator.layers import list_layers
-from dpuforge.emulator.quantised import QuantisedGraph
-from dpuforge.emulator.sensitivity import measure_sensitivity
-from dpuforge.emulator.steps import FixStep
+from dpuforge.emulator.diagnosis.fidelity import Comparison
+from dpuforge.emulator.diagnosis.layers import list_layers
+from dpuforge.emulator.diagnosis.sensitivity import measure_sensitivity
+from dpuforge.emulator.quantise.steps import FixStep
+from dpuforge.emulator.quantised_graph import QuantisedGraph
 from dpuforge.errors import UsageError
 from tests.emulator.diagnosis_networks import Chain, Pyramid, enliven, images, quantise
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dpuforge.emulator.floating import UnsupportedScaleError
-from dpuforge.emulator.settings import Settings
+from dpuforge.emulator.arithmetic.float_scales import UnsupportedScaleError
+from dpuforge.emulator.quantise.settings import Settings
 from dpuforge.quant_config import check_config, resolve_config
 from tests.conftest import GOLDEN
 from tests.emulator.recorded import arrays, calibrate_and_test, options_of, recorded_tables, small_recording, tables

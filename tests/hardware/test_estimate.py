@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from dpuforge.emulator.operators import backbone_operators
+from dpuforge.emulator.graph.network_operators import backbone_operators
 from dpuforge.hardware import latency
 from dpuforge.hardware.estimate import Estimate, estimate_backbones, estimate_operators, find_target
 from dpuforge.load.resolve_board import resolve_board

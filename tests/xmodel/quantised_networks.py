@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from dpuforge.emulator.capture import capture_graph
-from dpuforge.emulator.files import read_info
-from dpuforge.emulator.quantised import QuantisedGraph
-from dpuforge.emulator.settings import default_settings
+from dpuforge.emulator.graph.capture import capture_graph
+from dpuforge.emulator.nndct.calibration_files import read_info
+from dpuforge.emulator.quantise.settings import default_settings
+from dpuforge.emulator.quantised_graph import QuantisedGraph
 
 
 class Tiny(nn.Module):

@@ -16,11 +16,11 @@ from torch import nn
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-from dpuforge.emulator.api import torch_quantizer  # noqa: E402
-from dpuforge.emulator.export_onnx import export_onnx  # noqa: E402
-from dpuforge.emulator.lower_xmodel import ExportError  # noqa: E402
-from dpuforge.emulator.quantised import QuantisedGraph  # noqa: E402
-from dpuforge.emulator.steps import CastStep, FixStep, ScaleStep  # noqa: E402
+from dpuforge.emulator.export.onnx_file import export_onnx  # noqa: E402
+from dpuforge.emulator.export.xmodel_builder import ExportError  # noqa: E402
+from dpuforge.emulator.nndct.torch_quantizer import torch_quantizer  # noqa: E402
+from dpuforge.emulator.quantise.steps import CastStep, FixStep, ScaleStep  # noqa: E402
+from dpuforge.emulator.quantised_graph import QuantisedGraph  # noqa: E402
 
 
 def _run(path: Path, images: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -17,10 +17,11 @@ from quantised_networks import golden_models, random_network, recorded_network, 
 from recorded_xmodels import DATA, LARGE, SMALL, read_golden, small_graph, to_nchw
 from torch import nn
 
-from dpuforge.emulator.api import torch_quantizer
-from dpuforge.emulator.export_xmodel import export_xmodel
-from dpuforge.emulator.lower_xmodel import ExportError, lower_graph
-from dpuforge.emulator.quantised import QuantisedGraph
+from dpuforge.emulator.export.lower_network import lower_graph
+from dpuforge.emulator.export.xmodel_builder import ExportError
+from dpuforge.emulator.export.xmodel_file import export_xmodel
+from dpuforge.emulator.nndct.torch_quantizer import torch_quantizer
+from dpuforge.emulator.quantised_graph import QuantisedGraph
 from dpuforge.xmodel.diff import diff_xmodels
 from dpuforge.xmodel.nouns import Graph
 from dpuforge.xmodel.read import read_xmodel

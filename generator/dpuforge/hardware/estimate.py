@@ -190,7 +190,7 @@ def _rounded(values: Band | None) -> list[float] | None:
 
 def estimate_backbones(board: BoardTarget, target: Target, names: Iterable[str] = ()) -> tuple[BackboneRow, ...]:
     """Estimate torchvision classifiers (all by default) at their own input size; fastest first; makes no weights."""
-    from dpuforge.emulator.operators import backbone_operators, backbone_size, torchvision_backbones
+    from dpuforge.emulator.graph.network_operators import backbone_operators, backbone_size, torchvision_backbones
 
     rows = []
     for name in tuple(names) or torchvision_backbones():

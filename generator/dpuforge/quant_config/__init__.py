@@ -5,8 +5,9 @@ although the run will not do what the config says.
 """
 
 from dpuforge.quant_config.check import Violation, check_config
+from dpuforge.quant_config.effective import EffectiveConfig, LayerConfig, TensorConfig
 from dpuforge.quant_config.pitfalls import PITFALLS, Finding, Pitfall, find_pitfalls, name_newer_keys
-from dpuforge.quant_config.resolve import EffectiveConfig, LayerConfig, TensorConfig, resolve_config
+from dpuforge.quant_config.resolve import resolve_config
 from dpuforge.quant_config.tables import PARAM_KEYS, TENSOR_TYPES, TOP_KEYS
 
 __all__ = [

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from dpuforge.quant_config.effective import LayerConfig, Path, TensorConfig
 from dpuforge.quant_config.resolve import (
     LAYER,
     OVERALL,
     TENSOR,
-    LayerConfig,
-    Path,
-    TensorConfig,
     iterate_layers,
     listed_tensors,
     reads_key,

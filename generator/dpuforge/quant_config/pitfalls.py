@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dpuforge.quant_config.effective import EffectiveConfig, Path
 from dpuforge.quant_config.resolve import (
     OVERALL,
     TENSOR,
-    EffectiveConfig,
-    Path,
     iterate_layers,
     listed_tensors,
     reads_key,

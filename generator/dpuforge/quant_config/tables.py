@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from dpuforge.quant_config.resolve import TensorConfig
+from dpuforge.quant_config.effective import TensorConfig
 
 # The order in which the parser visits the tensor types: its first complaint names `input`.
 TENSOR_TYPES = ("input", "weights", "bias", "activation")

@@ -3,7 +3,7 @@
 import dpuforge_dropin  # type: ignore[import-not-found]  # noqa: F401  (makes dpuforge importable)
 
 # isort: split
-from dpuforge.emulator.log import QUANTIZER_VERSION as __version__
+from dpuforge.emulator.nndct.log import QUANTIZER_VERSION as __version__
 
 __emulator__ = True  # how a result records which toolchain made it
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpuforge.emulator import log
-from dpuforge.emulator.capture import capture_shapes
-from dpuforge.emulator.graph import leaves
-from dpuforge.emulator.operators import list_operators
+from dpuforge.emulator.graph.capture import capture_shapes
+from dpuforge.emulator.graph.network_operators import list_operators
+from dpuforge.emulator.graph.nodes import leaves
+from dpuforge.emulator.nndct import log
 from dpuforge.errors import UserError
 from dpuforge.hardware.fingerprint import find_dpu
 from dpuforge.hardware.inspect_report import cpu_rows, inspect_file_name, render_inspect_file, render_summary

@@ -269,7 +269,8 @@ class Graph(Attributed):
 
     def get_tensor_producer(self, tensor: Tensor) -> Op | None:
         """Return the op that makes a tensor."""
-        return self.get_tensor(tensor.name).producer
+        producer = self.get_tensor(tensor.name).producer
+        return producer if isinstance(producer, Op) else None
 
     def get_root_subgraph(self) -> Subgraph:
         """Return the subgraph of everything."""

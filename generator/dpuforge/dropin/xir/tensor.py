@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from dpuforge.xmodel.nouns import Attribute, DataType
 from dpuforge.xmodel.nouns import Tensor as TensorRecord
 
-if TYPE_CHECKING:
-    from .graph import Op
+
+class Producer(Protocol):
+    """The op that makes a tensor, as far as a tensor knows it."""
+
+    def get_attr(self, name: str) -> Any:
+        """Return an attribute."""
 
 
 class Attributed:
@@ -39,7 +43,9 @@ class Attributed:
 class Tensor(Attributed):
     """The output of an op: a name, dims (NHWC for images), a data type such as "xint8", attributes."""
 
-    def __init__(self, name: str, dims: list[int], dtype: str, attrs: Mapping[str, Any], producer: Op | None) -> None:
+    def __init__(
+        self, name: str, dims: list[int], dtype: str, attrs: Mapping[str, Any], producer: Producer | None
+    ) -> None:
         super().__init__(name, attrs)
         self.name = name
         self.dims = dims
@@ -82,14 +88,14 @@ def _python_value(attribute: Attribute) -> Any:
     return list(attribute.value) if attribute.kind.is_vector else attribute.value
 
 
-def make_tensor(record: TensorRecord, producer: Op) -> Tensor:
+def make_tensor(record: TensorRecord, producer: Producer) -> Tensor:
     """Return the tensor that the file declares."""
     kind = DataType(record.data_type) if record.data_type in set(DataType) else DataType.UNKNOWN
     dtype = f"{kind.name.lower()}{record.bit_width}"
     return Tensor(record.name, list(record.dims), dtype, python_values(record.attrs), producer)
 
 
-def make_fixed_tensor(record: TensorRecord, fix: Op) -> Tensor:
+def make_fixed_tensor(record: TensorRecord, fix: Producer) -> Tensor:
     """Return the integer tensor that a `fix` op of an uncompiled graph stands for, with its fix position."""
     names = ("fix_point", "bit_width", "if_signed", "round_mode")
     attrs = {name: fix.get_attr(name) for name in names}

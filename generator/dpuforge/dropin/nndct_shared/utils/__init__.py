@@ -1,6 +1,6 @@
 """Options of the quantizer."""
 
-from dpuforge.emulator.tool_options import get_option_value, set_option_value
+from dpuforge.emulator.nndct.tool_options import get_option_value, set_option_value
 
 from . import option_util
 

@@ -1,5 +1,5 @@
 """Reading and setting options of the quantizer."""
 
-from dpuforge.emulator.tool_options import get_option_value, set_option_value
+from dpuforge.emulator.nndct.tool_options import get_option_value, set_option_value
 
 __all__ = ["get_option_value", "set_option_value"]

@@ -1,0 +1,1 @@
+"""Where and why a quantised network loses accuracy, and what helps."""

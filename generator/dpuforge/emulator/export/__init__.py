@@ -1,0 +1,1 @@
+"""A quantised network as files: xmodel, checking data, ONNX."""

@@ -1,0 +1,74 @@
+"""A quantised network -> the Graph of an .xmodel: nodes lowered in the real tool's order, sections put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from dpuforge.emulator.export.lower_operators import lower_node
+from dpuforge.emulator.export.xmodel_builder import Builder, ExportError, Held, Quantised
+from dpuforge.emulator.graph.nodes import Graph, Node
+from dpuforge.xmodel.definitions import assemble_graph
+from dpuforge.xmodel.nouns import Graph as XmodelGraph
+from dpuforge.xmodel.nouns import Op
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The xmodel, and what its ops hold, in the order of the network's nodes."""
+
+    graph: XmodelGraph
+    held: tuple[Held, ...]
+
+
+def lower_graph(quantised: Quantised) -> Lowered:
+    """Return the xmodel of a quantised network captured with batch 1.
+
+    Raises ExportError where the batch is not 1 or an operator has no place in an xmodel.
+    """
+    if quantised.graph.batch != 1:
+        message = f"Batch size must be 1 when exporting xmodel, got {quantised.graph.batch}"
+        raise ExportError(message, "quantise in test mode with an input of batch 1 before export_xmodel")
+    builder = Builder(quantised, quantised.fix, consumers=quantised.graph.consumers())
+    for position, node in _last_in_first_out(quantised.graph, builder.consumers):
+        builder.position = position
+        lower_node(builder, node)
+    extras, parameters = (_by_position(groups)[::-1] for groups in (builder.extras, builder.parameters))
+    sections = [*extras, builder.inputs, *parameters, builder.body]
+    ops = _drop_unread(quantised.graph, builder, [op for section in sections for op in section])
+    order = {node.name: position for position, node in enumerate(quantised.graph.nodes)}
+    held = sorted(builder.held, key=lambda held: order[held.node])
+    return Lowered(assemble_graph(quantised.graph.name, ops), tuple(held))
+
+
+def _by_position(groups: list[tuple[int, list[Op]]]) -> list[list[Op]]:
+    return [ops for _, ops in sorted(groups, key=lambda group: group[0])]
+
+
+def _last_in_first_out(graph: Graph, consumers: Mapping[str, list[str]]) -> Iterator[tuple[int, Node]]:
+    """Yield (position, node) in the order of the real tool's ops: of the nodes that are ready, the newest first."""
+    order = {node.name: position for position, node in enumerate(graph.nodes)}
+    missing = {node.name: len(set(node.input_names())) for node in graph.nodes}
+    ready = [node.name for node in graph.nodes if missing[node.name] == 0][::-1]
+    while ready:
+        name = ready.pop()
+        yield order[name], graph[name]
+        for reader in consumers[name]:
+            if reader in missing:
+                missing[reader] -= 1
+                if missing[reader] == 0:
+                    ready.append(reader)
+
+
+def _drop_unread(graph: Graph, builder: Builder, ops: list[Op]) -> list[Op]:
+    """Leave out ops that no output depends on (their values were computed for nothing)."""
+    by_name = {op.name: op for op in ops}
+    todo = [builder.operand(ref).op for ref in graph.output_refs] + [op.name for op in builder.inputs]
+    wanted: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in wanted:
+            wanted.add(name)
+            todo.extend(by_name[name].all_inputs)
+    builder.held[:] = [held for held in builder.held if held.op in wanted]
+    return [op for op in ops if op.name in wanted]

@@ -1,0 +1,315 @@
+"""How each kind of node becomes ops of an xmodel: one row per kind in LOWERINGS; others become custom `aten::` ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+
+from dpuforge.emulator.arithmetic.fake_quantise import average_pool_coefficient
+from dpuforge.emulator.arithmetic.operations import HSIGMOID_FACTOR
+from dpuforge.emulator.export.lower_moves import (
+    layout_axis,
+    lower_concat,
+    lower_custom,
+    lower_narrow,
+    lower_pad,
+    lower_permute,
+    lower_pixel_shuffle,
+    lower_reshape,
+    lower_resize,
+    lower_split,
+    lower_strided_slice,
+)
+from dpuforge.emulator.export.xmodel_builder import (
+    Attributes,
+    Builder,
+    Layout,
+    flag,
+    image_dims,
+    integer,
+    ints,
+    text,
+    with_pad,
+)
+from dpuforge.emulator.graph.nodes import Node
+from dpuforge.xmodel.nouns import Attribute, Kind
+
+Lowering = Callable[[Builder, Node], None]
+Arrange = Callable[[torch.Tensor, Node], torch.Tensor]
+
+_HSWISH_BITS, _HSWISH_FIX = 8, 7  # the DPU's own rounding inside hswish (quantizer.md, section 4)
+
+
+def lower_node(builder: Builder, node: Node) -> None:
+    """Add the ops of one node; nodes must come in order."""
+    LOWERINGS.get(node.kind, lower_custom)(builder, node)
+
+
+def _input(builder: Builder, node: Node) -> None:
+    dims = image_dims(node.shape)
+    op = builder.make(node.name, "data", dims, {"data_type": text("FLOAT32"), "shape": ints(*dims)})
+    builder.inputs.append(op)
+    builder.finish(node, op.name, Layout.NHWC if len(dims) == 4 else Layout.NATIVE, builder.inputs)
+
+
+def _geometry(node: Node, pad: tuple[int, int, int, int]) -> Attributes:
+    """Return the attributes that convolutions share: [w, h] pairs, pad [left, right, top, bottom]."""
+    settings = node.attributes
+    top, bottom, left, right = pad
+    return {
+        "kernel": ints(*settings["kernel"][::-1]),
+        "stride": ints(*settings["stride"][::-1]),
+        "dilation": ints(*settings["dilation"][::-1]),
+        "pad": ints(left, right, top, bottom),
+        "pad_mode": text("FLOOR"),
+        "group": integer(settings["groups"]),
+        "in_dim": integer(settings["in_channels"]),
+        "out_dim": integer(settings["out_channels"]),
+        "bias_term": flag("bias" in node.parameters),
+    }
+
+
+def _padding(node: Node) -> tuple[int, int, int, int]:
+    """Return (top, bottom, left, right) of a convolution or pool; an odd "same" puts the rest below and right."""
+    given = node.attributes["padding"]
+    if given != "same":
+        return given[0], given[0], given[1], given[1]
+    pairs = zip(node.attributes["kernel"], node.attributes["dilation"], strict=True)
+    (height, width) = (dilation * (kernel - 1) for kernel, dilation in pairs)
+    return height // 2, height - height // 2, width // 2, width - width // 2
+
+
+def _convolution(
+    builder: Builder, node: Node, kind: str, arrange: Callable[[torch.Tensor, Node], torch.Tensor]
+) -> None:
+    source = builder.operand(node.inputs[0], Layout.NHWC)
+    pad = with_pad(source, _padding(node)).pad
+    if "output_padding" in node.attributes:  # rows and columns that the plain formula lacks
+        extra = node.attributes["output_padding"]
+        pad = (pad[0], pad[1] - extra[0], pad[2], pad[3] - extra[1])
+    weight = builder.quantised.quantised_parameter(node.parameters["weight"])
+    more = [("weights", (builder.parameter(node.parameters["weight"], arrange(weight, node)),))]
+    if "bias" in node.parameters:
+        key = node.parameters["bias"]
+        more.append(("bias", (builder.parameter(key, builder.quantised.quantised_parameter(key)),)))
+    name = builder.emit(node.name, kind, image_dims(node.shape), _geometry(node, pad), source.op, more)
+    builder.finish(node, name, Layout.NHWC)
+
+
+def _arrange_conv(weight: torch.Tensor, _: Node) -> torch.Tensor:
+    """OIHW -> OHWI."""
+    return weight.permute(0, 2, 3, 1)
+
+
+def _arrange_depthwise(weight: torch.Tensor, node: Node) -> torch.Tensor:
+    """[C * m, 1, kh, kw] -> [m, kh, kw, C]."""
+    channels = node.attributes["in_channels"]
+    return weight.reshape(channels, -1, *weight.shape[2:]).permute(1, 2, 3, 0)
+
+
+def _arrange_transposed(weight: torch.Tensor, node: Node) -> torch.Tensor:
+    """[I, O / g, kh, kw] -> [O, kh, kw, I / g], turned by half a circle."""
+    groups = node.attributes["groups"]
+    split = weight.reshape(groups, -1, *weight.shape[1:]).permute(0, 2, 3, 4, 1)
+    return split.reshape(-1, *split.shape[2:]).flip(1, 2)
+
+
+def _arrange_transposed_depthwise(weight: torch.Tensor, node: Node) -> torch.Tensor:
+    """[C, m, kh, kw] -> [m, kh, kw, C], turned by half a circle."""
+    return weight.permute(1, 2, 3, 0).flip(1, 2)
+
+
+def _dense(builder: Builder, node: Node) -> None:
+    source = builder.operand(node.inputs[0], Layout.NATIVE)
+    key = node.parameters["weight"]
+    weight = builder.quantised.quantised_parameter(key)
+    if source.flattened:
+        weight = weight.reshape(-1, *source.flattened).permute(0, 2, 3, 1).reshape(weight.shape)
+    inputs = (source.op, builder.parameter(key, weight))
+    more = []
+    if "bias" in node.parameters:
+        bias = node.parameters["bias"]
+        more = [("bias", (builder.parameter(bias, builder.quantised.quantised_parameter(bias)),))]
+    attrs = {"transpose_a": flag(False), "transpose_b": flag(True)}
+    builder.finish(node, builder.emit(node.name, "matmul", tuple(node.shape), attrs, inputs, more), Layout.NATIVE)
+
+
+def _scale(builder: Builder, node: Node) -> None:
+    """Lower a batch norm with no convolution before it."""
+    source = builder.operand(node.inputs[0], Layout.NHWC)
+    parameter = builder.quantised.quantised_parameter
+    keys = node.parameters["weight"], node.parameters["bias"]
+    names = [builder.parameter(key, parameter(key)) for key in keys]
+    more = [("scale", (names[0],)), ("bias", (names[1],))]
+    name = builder.emit(node.name, "scale", source.dims, {"axis": integer(-1)}, source.op, more)
+    builder.finish(node, name, source.layout)
+
+
+def _follow(kind: str) -> Lowering:
+    return lambda builder, node: builder.follow(node, kind)
+
+
+def _leaky_relu(builder: Builder, node: Node) -> None:
+    alpha = float(torch.tensor(node.attributes["negative_slope"], dtype=torch.float32))
+    builder.follow(node, "leaky-relu", {"alpha": Attribute(Kind.FLOAT, alpha)})
+
+
+def _hsigmoid(builder: Builder, node: Node) -> None:
+    source = builder.operand(node.inputs[0])
+    inner = builder.emit(f"{node.name}_i0", "hard-sigmoid", source.dims, {}, source.op)
+    factor = builder.extra(f"{node.name}_i1", 6 * HSIGMOID_FACTOR)
+    builder.finish(node, builder.emit(node.name, "mul", source.dims, {}, (inner, factor)), source.layout)
+
+
+def _hswish(builder: Builder, node: Node) -> None:
+    """hard-sigmoid -> mul with 6 * 2731 / 16384 -> fix -> mul with the input; two names keep the debug spelling."""
+    source = builder.operand(node.inputs[0])
+    inner = builder.emit(f"{node.name}_i0", "hard-sigmoid", source.dims, {}, source.op)
+    factor = builder.extra(f"{node.name}_i1", 6 * HSIGMOID_FACTOR, spelled=False)
+    args = [("input", (inner, factor))]
+    gate = builder.make(f"{node.name}_mul", "mul", source.dims, {}, args, spelled=False)
+    fixed = builder.make_fix(f"{gate.name}_fix", gate, _HSWISH_BITS, _HSWISH_FIX, spelled=False)
+    builder.body += [gate, fixed]
+    name = builder.emit(node.name, "mul", source.dims, {}, (fixed.name, source.op))
+    builder.finish(node, name, source.layout)
+
+
+def _softmax(builder: Builder, node: Node) -> None:
+    source, dim = builder.operand(node.inputs[0]), node.attributes.get("dim")
+    if dim is None:
+        dim = 0 if len(node.shape) in (0, 1, 3) else 1
+    axis = layout_axis(builder, node, dim, node.inputs[0], source.layout)
+    builder.follow(node, "softmax", {"axis": integer(axis)})
+
+
+def _arithmetic(kind: str) -> Lowering:
+    def lower(builder: Builder, node: Node) -> None:
+        if node.attributes.get("alpha", 1) != 1:
+            lower_custom(builder, node)
+        elif "constant" in node.attributes:
+            _with_constant(builder, node, kind)
+        else:
+            operands, layout = builder.same_layout(node.inputs)
+            dims = image_dims(node.shape) if layout is Layout.NHWC else tuple(node.shape)
+            name = builder.emit(node.name, kind, dims, {}, [operand.op for operand in operands])
+            builder.finish(node, name, layout)
+
+    return lower
+
+
+def _with_constant(builder: Builder, node: Node, kind: str) -> None:
+    data = builder.constant(node.attributes["constant"])
+    source = builder.operand(node.inputs[0])
+    if data.numel() == 1:
+        data = data.reshape(1)
+    elif source.layout is Layout.NHWC:
+        data = data.reshape(*(1,) * (4 - data.dim()), *data.shape).permute(0, 2, 3, 1)
+    const = builder.make_const(f"{node.name}_const", data)
+    builder.add_extras(const)
+    pair = (source.op, const.name)
+    if node.attributes["constant_side"] == "input":
+        pair = pair[::-1]
+    dims = image_dims(node.shape) if source.layout is Layout.NHWC else tuple(node.shape)
+    builder.finish(node, builder.emit(node.name, kind, dims, {}, pair), source.layout)
+
+
+def _pool_attributes(node: Node, whole: bool) -> dict[str, Attribute]:
+    settings = node.attributes
+    top, bottom, left, right = _padding(node) if "padding" in settings else (0, 0, 0, 0)
+    return {
+        "kernel": ints(*settings["kernel"][::-1]),
+        "stride": ints(*settings["stride"][::-1]),
+        "pad": ints(left, right, top, bottom),
+        "pad_mode": text("CEIL" if settings.get("ceil_mode") else "FLOOR"),
+        "global": flag(whole),
+    }
+
+
+def _maxpool(builder: Builder, node: Node) -> None:
+    if tuple(node.attributes["dilation"]) != (1, 1):
+        lower_custom(builder, node)
+        return
+    source = builder.operand(node.inputs[0], Layout.NHWC)
+    attrs = _pool_attributes(node, whole=False)
+    builder.finish(node, builder.emit(node.name, "maxpool2d", image_dims(node.shape), attrs, source.op), Layout.NHWC)
+
+
+def _avgpool(builder: Builder, node: Node) -> None:
+    """Lower to `avgpool2d` and a `mul` with the factor by which the DPU's reciprocal differs."""
+    settings = node.attributes
+    if settings["kernel"] is None or settings.get("divisor_override") is not None:
+        lower_custom(builder, node)
+        return
+    source = builder.operand(node.inputs[0], Layout.NHWC)
+    whole = "output_size" in settings and tuple(node.shape[2:]) == (1, 1)
+    attrs = {
+        **_pool_attributes(node, whole),
+        "count_include_pad": flag(settings.get("count_include_pad", True)),
+        "count_include_invalid": flag(True),
+    }
+    dims = image_dims(node.shape)
+    if node.call.function in (torch.nn.functional.avg_pool2d, torch.nn.functional.adaptive_avg_pool2d):
+        name = builder.emit(node.name, "avgpool2d", dims, attrs, source.op)  # exact averages were asked for
+    else:
+        inner = builder.emit(f"{node.name}_i0", "avgpool2d", dims, attrs, source.op)
+        factor = builder.extra(f"{node.name}_i1", average_pool_coefficient(*settings["kernel"]))
+        name = builder.emit(node.name, "mul", dims, {}, (inner, factor))
+    builder.finish(node, name, Layout.NHWC)
+
+
+def _clamp(builder: Builder, node: Node) -> None:
+    limits = node.attributes.get("min"), node.attributes.get("max")
+    known = {(0, 6): "relu6", (-1, 1): "hard-tanh", (0, None): "relu"}
+    if limits in known:
+        builder.follow(node, known[limits])
+    else:
+        lower_custom(builder, node)
+
+
+LOWERINGS: Mapping[str, Lowering] = {
+    "nndct_input": _input,
+    "nndct_conv2d": partial(_convolution, kind="conv2d", arrange=_arrange_conv),
+    "nndct_depthwise_conv2d": partial(_convolution, kind="depthwise-conv2d", arrange=_arrange_depthwise),
+    "nndct_conv_transpose_2d": partial(_convolution, kind="transposed-conv2d", arrange=_arrange_transposed),
+    "nndct_depthwise_conv_transpose_2d": partial(
+        _convolution, kind="transposed-depthwise-conv2d", arrange=_arrange_transposed_depthwise
+    ),
+    "nndct_dense": _dense,
+    "nndct_batch_norm": _scale,
+    "nndct_relu": _follow("relu"),
+    "nndct_relu6": _follow("relu6"),
+    "nndct_leaky_relu": _leaky_relu,
+    "nndct_sigmoid": _follow("sigmoid"),
+    "nndct_tanh": _follow("tanh"),
+    "nndct_gelu": _follow("gelu"),
+    "nndct_hsigmoid": _hsigmoid,
+    "nndct_hswish": _hswish,
+    "nndct_hardtanh": _clamp,
+    "nndct_clamp": _clamp,
+    "nndct_softmax": _softmax,
+    "nndct_elemwise_add": _arithmetic("add"),
+    "nndct_elementwise_sub": _arithmetic("sub"),
+    "nndct_elemwise_mul": _arithmetic("mul"),
+    "nndct_elemwise_div": _arithmetic("div"),
+    "nndct_maxpool": _maxpool,
+    "nndct_avgpool": _avgpool,
+    "nndct_adaptive_avg_pool2d": _avgpool,
+    "nndct_concat": lower_concat,
+    "nndct_flatten": lower_reshape,
+    "nndct_reshape": lower_reshape,
+    "nndct_squeeze": lower_reshape,
+    "nndct_unsqueeze": lower_reshape,
+    "nndct_unflatten": lower_reshape,
+    "nndct_permute": lower_permute,
+    "nndct_transpose": lower_permute,
+    "nndct_resize": lower_resize,
+    "nndct_pad_nd": lower_pad,
+    "nndct_strided_slice": lower_strided_slice,
+    "nndct_narrow": lower_narrow,
+    "nndct_chunk": lower_split,
+    "nndct_split": lower_split,
+    "nndct_pixel_shuffle": lower_pixel_shuffle,
+    "nndct_pixel_unshuffle": lower_pixel_shuffle,
+}

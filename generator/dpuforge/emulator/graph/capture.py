@@ -1,0 +1,384 @@
+"""Records what a module does on example inputs as a Graph: the first step of every quantisation and estimate.
+
+The module runs once as it is, under a torch-function mode that sees every call, so Python control flow, shape
+arithmetic, shared modules and functional calls need no tracing rules. A second run with another small batch finds the
+integers that depend on the batch. On the meta device nothing is computed at all.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from dpuforge.emulator.arithmetic.operations import OutOfPlace
+from dpuforge.emulator.graph.describe import describe_call, expand_splits
+from dpuforge.emulator.graph.nodes import BatchSize, Call, Graph, Node, Param, Ref, leaves, map_template
+from dpuforge.emulator.graph.vocabulary import NUMBERED, UNNAMED, base_name
+from dpuforge.errors import UsageError
+
+_TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
+_OWN_FOLDER = os.path.dirname(__file__) + os.sep
+_FIRST_LABEL = 3  # the real tracer's first "ret" of a graph is "ret.3" (../golden/nets/*/graph.json)
+
+
+def capture_graph(
+    module: nn.Module, example_inputs: Sequence[Any], example_kwargs: Mapping[str, Any] | None = None
+) -> Graph:
+    """Record the graph of module on example inputs (any device, meta included), in evaluation mode.
+
+    Unknown operators become opaque nodes of kind "aten::<name>". The module is left as it was.
+    """
+    kwargs = dict(example_kwargs or {})
+    with _evaluating(module), torch.no_grad():
+        recorder = _record(module, tuple(example_inputs), kwargs)
+        graph = _merge_batches(recorder, module, tuple(example_inputs), kwargs)
+    return expand_splits(_fold_constants(graph, recorder.results)).without_dead()
+
+
+def capture_shapes(module: nn.Module, *shapes: Sequence[int]) -> Graph:
+    """Record the graph of module for float inputs of these shapes without computing anything (milliseconds).
+
+    The module may live on any device; its tensors are swapped for meta tensors while it runs. For hardware estimates.
+    """
+    inputs = tuple(torch.empty(tuple(shape), device="meta") for shape in shapes)
+    with _evaluating(module), torch.no_grad():
+        recorder = _record(_MetaTwin(module), inputs, {})
+        nodes = _name_last(recorder)
+    graph = recorder.graph(nodes)
+    return expand_splits(_fold_constants(graph, recorder.results)).without_dead()
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put every submodule into evaluation mode for a while."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Recorder:
+    recorder = _Recorder(module, args, kwargs)
+    hooks = (
+        register_module_forward_pre_hook(recorder.enter),
+        register_module_forward_hook(recorder.leave, always_call=True),
+    )
+    try:
+        with recorder:
+            result = module(*args, **kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    recorder.outputs = map_template(_plain_output(result), recorder.template)
+    if not any(isinstance(leaf, Ref) for leaf in leaves(recorder.outputs)):
+        raise UsageError(
+            f"nothing that {recorder.network} computes from its inputs could be seen",
+            "give the eager torch module, not a scripted or compiled one, and inputs that it uses",
+        )
+    return recorder
+
+
+def _plain_output(result: Any) -> Any:
+    """Turn dict-like outputs into dicts, so that they can be walked."""
+    return dict(result) if isinstance(result, Mapping) and not isinstance(result, dict) else result
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+class _Recorder(TorchFunctionMode):
+    """Sees every torch call while the module runs and appends a node for each that makes tensors."""
+
+    def __init__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__()
+        twin = module.__dict__.get("_twin")
+        self.network = type(twin or module).__name__
+        self.nodes: list[Node] = []
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.results: dict[str, Any] = {}  # of the nodes that depend on no input
+        self.outputs: Any = None
+        self.frozen: list[str] = []
+        self._refs: Any = WeakTensorKeyDictionary()
+        self._paths = {id(part): path for path, part in (twin or module).named_modules()}
+        self._stack: list[tuple[str, str]] = []
+        self._labels = [_FIRST_LABEL, 1000]
+        self._names: set[str] = set()
+        self._add_store(module.__dict__["_meta"] if twin else dict(_named_tensors(module)))
+        self.batch = self._add_inputs([leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)])
+
+    def _add_store(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        for path, tensor in tensors.items():
+            key = f"{self.network}::{path}"
+            self.tensors[key] = tensor.detach()
+            self._refs[tensor] = Param(key)
+
+    def _add_inputs(self, tensors: list[torch.Tensor]) -> int:
+        for position, tensor in enumerate(tensors):
+            name = f"{self.network}::input_{position}"
+            call = Call(_take_input, (position,))
+            shape = tuple(tensor.shape)
+            node = Node(name, "nndct_input", call, shape=shape, shapes=(shape,), trace_index=position + 1)
+            self.nodes.append(replace(node, floating=tensor.is_floating_point()))
+            self._refs[tensor] = Ref(name)
+        return int(tensors[0].shape[0]) if tensors and tensors[0].dim() else 1
+
+    def graph(self, nodes: Sequence[Node]) -> Graph:
+        """Return what was recorded, with these nodes."""
+        frozen = tuple(dict.fromkeys(self.frozen))
+        return Graph(self.network, tuple(nodes), self.outputs, self.tensors, self.batch, frozen)
+
+    def enter(self, module: nn.Module, _: Any) -> None:
+        """Note that a submodule starts."""
+        path = self._paths.get(id(module))
+        if path:
+            self._stack.append((path, type(module).__name__))
+
+    def leave(self, module: nn.Module, args: Any = (), result: Any = None) -> None:
+        """Note that a submodule ends; one that computed where no torch call was seen becomes one opaque node."""
+        path = self._paths.get(id(module))
+        if path and self._stack:
+            self._stack.pop()
+        made = [leaf for leaf in leaves(_plain_output(result)) if isinstance(leaf, torch.Tensor)]
+        given = [leaf for leaf in leaves(args) if isinstance(leaf, torch.Tensor)]
+        hidden = [tensor for tensor in made if self._refs.get(tensor) is None]
+        if path and hidden and any(isinstance(self._refs.get(tensor), Ref) for tensor in given):
+            template: tuple[Any, Any] = (map_template(tuple(args), self.template), {})
+            self._append(module, type(module).__name__, template, result, inplace=False)
+
+    def template(self, leaf: Any) -> Any:
+        """Return what stands for a value in a call template."""
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        known = self._refs.get(leaf)
+        if known is None:
+            key = f"{self.network}::constant_{len(self.tensors)}"
+            self.tensors[key] = leaf.detach()
+            known = self._refs[leaf] = Param(key)
+        return known
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run the call and record it when it makes or changes a tensor."""
+        kwargs = kwargs or {}
+        name, inplace = base_name(function)
+        template = None
+        if name in _READS and args and isinstance(self._refs.get(args[0]), Ref):
+            self.frozen.append(_user_line(2))
+        if name not in _QUERIES:
+            template = (map_template(tuple(args), self.template), map_template(dict(kwargs), self.template))
+        result = function(*args, **kwargs)
+        if template is not None:
+            if name == "setitem":
+                self._append(_assign_item, name, template, args[0], inplace=True)
+            elif any(isinstance(leaf, torch.Tensor) for leaf in leaves(result)):
+                inplace = inplace or bool(kwargs.get("inplace"))
+                self._append(function, name, template, result, inplace)
+        return result
+
+    def _append(self, function: Any, name: str, template: tuple[Any, Any], result: Any, inplace: bool) -> None:
+        args, kwargs = template
+        if kwargs.get("inplace"):
+            kwargs = {**kwargs, "inplace": False}
+        elif inplace and name in _PURE:
+            function = _PURE[name]
+        elif inplace and function is not _assign_item:
+            function = OutOfPlace(function)
+        tensors = [leaf for leaf in leaves(result) if isinstance(leaf, torch.Tensor)]
+        if not inplace and name in _IDENTITIES and self._refs.get(tensors[0]) is not None:
+            return
+        label = self._label(name, inplace)
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors)
+        floating = tensors[0].is_floating_point()
+        node = Node(label, "", Call(function, args, kwargs), shape=shapes[0], shapes=shapes, floating=floating)
+        node = describe_call(node, name, self.tensors, self.nodes)
+        path, kind = self._stack[-1] if self._stack else ("", self.network)
+        node = replace(node, module_path=path, module_type=kind, source=_user_line(), trace_index=len(self.nodes) + 2)
+        self.nodes.append(node)
+        if all(leaf.node in self.results for leaf in leaves(template) if isinstance(leaf, Ref)):
+            self.results[label] = result
+        if isinstance(result, torch.Tensor):
+            self._refs[result] = Ref(label)
+        else:
+            for position, tensor in enumerate(result if isinstance(result, (tuple, list)) else tensors):
+                if isinstance(tensor, torch.Tensor):
+                    self._refs[tensor] = Ref(label, position)
+
+    def _label(self, name: str, inplace: bool) -> str:
+        scopes = [self.network, *(f"{kind}[{path.rpartition('.')[2]}]" for path, kind in self._stack)]
+        numbered = inplace or name in NUMBERED or name in UNNAMED
+        counter = 1 if numbered else 0
+        label = str(self._labels[1]) if numbered else f"ret.{self._labels[0]}"
+        self._labels[counter] += 13 if numbered else 2
+        return f"{self.network}::{'/'.join(scopes)}/{label}"
+
+
+# Calls whose results carry no tensor that a network computes with.
+_QUERIES = frozenset({
+    "shape", "size", "dim", "device", "dtype", "ndim", "requires_grad", "is_floating_point", "numel", "is_contiguous",
+    "stride", "layout", "is_cuda", "is_meta", "is_quantized", "ndimension", "is_complex", "grad", "grad_fn",
+    "storage_offset", "data_ptr", "is_sparse", "is_mkldnn", "is_nested", "names", "get_device", "broadcast_shapes",
+    "promote_types", "result_type", "can_cast", "finfo", "iinfo", "is_tensor", "is_grad_enabled", "set_grad_enabled",
+})  # fmt: skip
+# Calls that turn a tensor's value into a Python number.
+_READS = frozenset({"bool", "int", "float", "index", "item", "tolist", "numpy", "equal", "allclose", "is_nonzero"})
+# Calls that may hand back the very tensor they were given.
+_IDENTITIES = frozenset({"contiguous", "to", "float", "detach", "type_as", "dropout", "dropout2d", "type", "cpu"})
+
+# The same arithmetic without writing into the first argument.
+_PURE: Mapping[str, Callable[..., Any]] = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "relu": torch.relu}
+
+
+def _take_input(position: int) -> Any:
+    raise NotImplementedError(f"input {position} is fed by the executor")
+
+
+def _assign_item(base: torch.Tensor, index: Any, value: Any) -> torch.Tensor:
+    """Return base with base[index] = value, without changing base."""
+    result = base.clone()
+    result[index] = value
+    return result
+
+
+def _user_line(depth: int = 3) -> str:
+    """Return file:line of the innermost frame outside torch and this package."""
+    frame = sys._getframe(depth)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if not path.startswith((_TORCH_FOLDER, _OWN_FOLDER)):
+            return f"{path}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+def _merge_batches(recorder: _Recorder, module: nn.Module, args: Any, kwargs: Any) -> Graph:
+    """Replace integers that follow the batch size by BatchSize, found by a second run with a small batch."""
+    nodes = _name_last(recorder)
+    graph = recorder.graph(nodes)
+    other = _record_other_batch(module, args, kwargs, graph.batch)
+    if other is None or len(other.nodes) != len(nodes):
+        return graph
+    batches = (graph.batch, other.batch)
+    merged = []
+    for node, twin in zip(graph.nodes, other.nodes, strict=True):
+        call = Call(
+            node.call.function,
+            _merge(node.call.args, twin.call.args, batches),
+            _merge(dict(node.call.kwargs), dict(twin.call.kwargs), batches),
+        )
+        merged.append(replace(node, call=call, attributes=_merge(dict(node.attributes), twin.attributes, batches)))
+    return graph.replace_nodes(merged)
+
+
+def _record_other_batch(module: nn.Module, args: Any, kwargs: Any, batch: int) -> _Recorder | None:
+    """Run the module on the first example twice, or thrice where two were given; None where it takes no other batch."""
+    count = 3 if batch == 2 else 2
+
+    def repeat(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or not leaf.dim() or leaf.shape[0] != batch:
+            return leaf
+        return leaf[:1].expand(count, *leaf.shape[1:]).clone()
+
+    try:
+        return _record(module, map_template(args, repeat), map_template(kwargs, repeat))
+    except Exception:
+        return None  # written for one batch size only: it stays as recorded
+
+
+class _MetaTwin(nn.Module):
+    """Runs a module with its tensors swapped for meta tensors; its names, paths and network name are the module's."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.__dict__["_twin"] = module
+        self.__dict__["_meta"] = {name: tensor.detach().to("meta") for name, tensor in _named_tensors(module)}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return torch.func.functional_call(self.__dict__["_twin"], self.__dict__["_meta"], args, kwargs)
+
+
+def _merge(first: Any, second: Any, batches: tuple[int, int]) -> Any:
+    """Merge two templates; an integer that differs becomes linear in the batch."""
+    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)) and len(first) == len(second):
+        items = [_merge(one, two, batches) for one, two in zip(first, second, strict=True)]
+        return items if isinstance(first, list) else tuple(items)
+    if isinstance(first, dict) and isinstance(second, dict):
+        return {key: _merge(value, second.get(key), batches) for key, value in first.items()}
+    if isinstance(first, slice) and isinstance(second, slice):
+        parts = ((first.start, second.start), (first.stop, second.stop), (first.step, second.step))
+        return slice(*(_merge(one, two, batches) for one, two in parts))
+    if type(first) is int and type(second) is int and first != second:
+        scale, rest = divmod(second - first, batches[1] - batches[0])
+        return first if rest else BatchSize(scale, first - scale * batches[0])
+    return first
+
+
+def _name_last(recorder: _Recorder) -> list[Node]:
+    """Give the last named value the plain label "ret", as the real tracer does, everywhere it is read."""
+    named = [node.name for node in recorder.nodes if "/ret." in node.name]
+    if not named:
+        return recorder.nodes
+    old = named[-1]
+    new = old.rpartition("/")[0] + "/ret"
+
+    def visit(leaf: Any) -> Any:
+        return Ref(new, leaf.index) if isinstance(leaf, Ref) and leaf.node == old else leaf
+
+    recorder.outputs = map_template(recorder.outputs, visit)
+    if old in recorder.results:
+        recorder.results[new] = recorder.results.pop(old)
+    nodes = []
+    for node in recorder.nodes:
+        call = node.call.rewrite(visit)
+        inputs = tuple(visit(ref) for ref in node.inputs)
+        nodes.append(replace(node, name=new if node.name == old else node.name, call=call, inputs=inputs))
+    return nodes
+
+
+def _fold_constants(graph: Graph, results: Mapping[str, Any]) -> Graph:
+    """Replace nodes that depend on no input by their recorded values, kept as tensors of the graph."""
+    constants: dict[Ref, Param] = {}
+    tensors = dict(graph.tensors)
+
+    def visit(leaf: Any) -> Any:
+        return constants.get(leaf, leaf) if isinstance(leaf, Ref) else leaf
+
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        call = node.call.rewrite(visit)
+        inside = list(leaves((call.args, call.kwargs)))
+        fixed = not any(isinstance(leaf, (Ref, BatchSize)) for leaf in inside)
+        if node.kind != "nndct_input" and fixed and node.name in results:
+            _keep_constant(node.name, results[node.name], constants, tensors)
+        elif any(ref in constants for ref in node.inputs):
+            name, _ = base_name(node.call.function)  # with constants in place it may be an operator with weights
+            nodes.append(describe_call(replace(node, call=call), name, tensors, nodes))
+        else:
+            nodes.append(replace(node, call=call))
+    return replace(graph, nodes=tuple(nodes), tensors=tensors, outputs=map_template(graph.outputs, visit))
+
+
+def _keep_constant(name: str, value: Any, constants: dict[Ref, Param], tensors: dict[str, torch.Tensor]) -> None:
+    parts = [(Ref(name), value)] if isinstance(value, torch.Tensor) else []
+    if isinstance(value, (tuple, list)):
+        parts = [(Ref(name, position), part) for position, part in enumerate(value)]
+    for ref, part in parts:
+        if isinstance(part, torch.Tensor):
+            key = name if ref.index is None else f"{name}:{ref.index}"
+            tensors[key] = part.detach()
+            constants[ref] = Param(key)

@@ -1,0 +1,207 @@
+"""Reads and writes what calibration leaves for test: quant_info.json and bias_corr.pth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpuforge.emulator.graph.nodes import Graph
+from dpuforge.emulator.nndct.log import QUANTIZER_VERSION, fail
+from dpuforge.emulator.quantise.steps import CastStep, Step, read_step
+from dpuforge.emulator.quantised_graph import QuantisedGraph
+from dpuforge.quant_config import TensorConfig
+
+INFO_FILE = "quant_info.json"
+BIAS_FILE = "bias_corr.pth"
+PARAM_FILE = "param.pth"
+EFFECTIVE_FILE = "effective_config.json"
+_REMEDY = "calibrate this network with these settings first, and keep its output folder"
+
+
+def write_info(quantised: QuantisedGraph, folder: Path, fast_finetuned: bool = False) -> Path:
+    """Write quant_info.json in the real tool's layout and return its path."""
+    names = quantised.graph.normalised_names()
+    steps = quantised.steps
+    tables = {
+        "param": {key: [step.as_json()] for key, step in steps.param.items() if not isinstance(step, CastStep)},
+        "output": {
+            names[name]: [step.as_json()] for name, step in steps.output.items() if not isinstance(step, CastStep)
+        },
+        "input": {
+            names[name]: [step.as_json() for step in row]
+            for name, row in steps.input.items()
+            if not any(isinstance(step, CastStep) for step in row)
+        },
+    }
+    rest: dict[str, Any] = {
+        "fast_finetuned": fast_finetuned,
+        "bias_corrected": quantised.settings.bias_correction,
+        "version": QUANTIZER_VERSION,
+        "graph_md5": graph_digest(quantised.graph),
+    }
+    if quantised.types:
+        rest["dtype"] = quantised.types
+    path = folder / INFO_FILE
+    replace_text(path, _layout(tables, rest))
+    return path
+
+
+def _layout(tables: Mapping[str, Mapping[str, Any]], rest: Mapping[str, Any]) -> str:
+    blocks = []
+    for name, table in tables.items():
+        rows = ",\n".join(f"    {json.dumps(key)}:{_compact(value)}" for key, value in table.items())
+        blocks.append(f"  {json.dumps(name)}:\n  {{\n{rows}\n  }}")
+    blocks.extend(f"  {json.dumps(name)}:{_compact(value)}" for name, value in rest.items())
+    return "{\n" + ",\n".join(blocks) + "\n}"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_effective_config(quantised: QuantisedGraph, folder: Path) -> Path:
+    """Write effective_config.json: what the config file and the options amount to, tensor type by tensor type."""
+    settings = quantised.settings
+    config = settings.config
+    layers = {**config.layer_types, **config.layer_names}
+    document = {
+        "target_device": config.target_device,
+        "flags": dict(config.flags),
+        "options": asdict(settings.options),
+        "bit_width_argument": settings.bits,
+        "tensors": {role: _plain(tensor) for role, tensor in config.tensors.items()},
+        "layers": {
+            name: {role: _plain(part) for role, part in layer.tensors.items()} for name, layer in layers.items()
+        },
+    }
+    path = folder / EFFECTIVE_FILE
+    replace_text(path, json.dumps(document, indent=2) + "\n")
+    return path
+
+
+def _plain(tensor: TensorConfig) -> dict[str, Any]:
+    """Return a tensor's settings without where they came from."""
+    return {key: value for key, value in asdict(tensor).items() if key != "origin"}
+
+
+def graph_digest(graph: Graph) -> str:
+    """Return the md5 of the graph's names and edges."""
+    names = graph.normalised_names()
+    edges = [[names[node.name], [names[ref] for ref in node.input_names()]] for node in graph.nodes]
+    return hashlib.md5(json.dumps(edges).encode(), usedforsecurity=False).hexdigest()
+
+
+def write_bias(quantised: QuantisedGraph, folder: Path) -> Path:
+    """Write bias_corr.pth: bias corrections by node name."""
+    names = quantised.graph.normalised_names()
+    table = {}
+    for node in quantised.graph.nodes:
+        key = node.parameters.get("bias", "")
+        if key in quantised.corrections:
+            table[names[node.name]] = quantised.corrections[key].cpu()
+    path = folder / BIAS_FILE
+    temporary = folder / f".{BIAS_FILE}.{os.getpid()}"
+    torch.save(table, temporary)
+    temporary.replace(path)
+    return path
+
+
+def read_bias(quantised: QuantisedGraph, folder: Path) -> None:
+    """Load bias corrections into the network; raises QuantizerError where they are missing or do not fit."""
+    path = folder / BIAS_FILE
+    if not path.is_file():
+        text = "Bias correction result file does not exist. "
+        raise fail("BIAS_CORRECTION", f"{text}Please check calibration with bias correction is done or not.", _REMEDY)
+    table = torch.load(path, map_location="cpu", weights_only=True)
+    names = quantised.graph.normalised_names()
+    for node in quantised.graph.nodes:
+        name, key = names[node.name], node.parameters.get("bias", "")
+        if name not in table:
+            continue
+        if not key or table[name].shape != quantised.graph.tensors[key].shape:
+            text = "Bias correction file in quantization result directory does not match current model."
+            raise fail("BIAS_CORRECTION", text, _REMEDY)
+        quantised.corrections[key] = table[name].to(quantised.graph.tensors[key].device)
+
+
+def read_info(quantised: QuantisedGraph, folder: Path) -> dict[str, Any]:
+    """Load steps into the network and return the JSON; raises QuantizerError where names do not match."""
+    path = folder / INFO_FILE
+    if not path.is_file():
+        raise fail("NO_CALIBRATION", f"Quantization calibration result file does not exist: {path}.", _REMEDY)
+    info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    names = quantised.graph.normalised_names()
+    back = {normalised: name for name, normalised in names.items()}
+    _merge_types(info)
+    expected = quantised.expected_names()
+    known = {"param": expected["param"], "output": {names[name] for name in expected["output"]}}
+    for table in ("param", "output"):
+        _check_names(set(info.get(table, {})), known[table])
+    quantised.steps.param = _read_table(info["param"], {})
+    quantised.steps.output = _read_table(info["output"], back)
+    quantised.steps.input = {
+        back[name]: [read_step(row) for row in rows] for name, rows in info.get("input", {}).items() if name in back
+    }
+    return info
+
+
+def _merge_types(info: dict[str, Any]) -> None:
+    """Put the float types of the dtype table beside the integer steps."""
+    for table, rows in info.get("dtype", {}).items():
+        for name, types in rows.items():
+            if all(kind != "int" for kind in types):
+                info.setdefault(table, {})[name] = [[kind] for kind in types]
+
+
+def _check_names(found: set[str], expected: set[str]) -> None:
+    if found - expected or expected - found:
+        text = (
+            "Node name mismatch is found when   loading quantization steps of tensors.   Please make sure "
+            "Vai_q_pytorch version and pytorch version for test mode   are the same as those in calibration "
+            "(or QAT training) mode."
+        )
+        strange = ", ".join(sorted(found ^ expected)[:4])
+        raise fail("CALIB_RESULT_MISMATCH", text, f"{_REMEDY}; these names differ: {strange}")
+
+
+def _read_table(rows: Mapping[str, Sequence[Sequence[Any]]], back: Mapping[str, str]) -> dict[str, Step]:
+    return {back.get(name, name): read_step(row[0]) for name, row in rows.items()}
+
+
+def list_graph(quantised: QuantisedGraph) -> str:
+    """Return a Python file whose tuple NODES lists index, kind, inputs, parameters, shape, point and source line."""
+    graph = quantised.graph
+    names = graph.normalised_names()
+    lines = [
+        f'"""{graph.name} as the emulator of dpuforge quantises it: one row per operator, in order of execution.',
+        "",
+        "(name, inputs, parameters, output shape, quantised at its output, module)",
+        '"""',
+        "",
+        "NODES = (",
+    ]
+    for node in graph.nodes:
+        row = (
+            names[node.name],
+            tuple(names[name] for name in node.input_names()),
+            tuple(node.parameters.values()),
+            node.shape,
+            node.name in quantised.points,
+            node.module_path,
+        )
+        lines.append(f"    {row!r},")
+    return "\n".join([*lines, ")", ""])

@@ -1,0 +1,274 @@
+"""From the captured graph to the float graph that the DPU sees: names, batch-norm, dropout, relu6, coefficients.
+
+The order of the passes is the real tool's (quantizer.md, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from dpuforge.emulator.arithmetic import operations
+from dpuforge.emulator.arithmetic.fake_quantise import average_pool_coefficient, square_root
+from dpuforge.emulator.graph.nodes import Call, Graph, Node, Param, Ref
+from dpuforge.emulator.prepare.equalise import equalise_layers
+from dpuforge.emulator.quantise.points import PARAMETRIC
+
+CONVOLUTIONS = PARAMETRIC - {"nndct_dense", "nndct_batch_norm"}
+_IDENTITIES = frozenset({"nndct_dropout", "nndct_contiguous", "nndct_detach"})
+_INT64_MIN = -(2**63)
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """Which rewrites apply; the defaults are those of a DPU run without a config file."""
+
+    equalisation: bool = True
+    relu6_to_relu: bool = False
+    silu_to_hswish: bool = False
+    average_pool_coefficient: bool = True
+    relu6_to_reluk: bool = False
+
+
+def prepare_graph(graph: Graph, options: PrepareOptions) -> Graph:
+    """Return the graph folded, cleaned and equalised, with its own copies of the tensors it changes."""
+    if options.equalisation or options.relu6_to_relu:
+        graph = _convert_relu6(graph, options.relu6_to_reluk)
+    if options.silu_to_hswish:
+        graph = _convert_silu(graph)
+    graph = _separate_shared_parameters(graph)
+    graph = _fold_batch_norms(graph)
+    graph = _drop_identities(graph)
+    graph = graph.replace_nodes(_standard_call(node) for node in graph.nodes)
+    if options.equalisation:
+        graph = equalise_layers(graph, CONVOLUTIONS)
+    return _adopt_dpu_arithmetic(graph, options)
+
+
+def _convert_relu6(graph: Graph, limited: bool) -> Graph:
+    """Turn nn.ReLU6 modules into ReLU; the functional relu6 stays (quantizer.md, section 3).
+
+    limited: keep a limit of 6 per channel, which equalisation scales with the channel.
+    """
+    found = {node.name for node in graph.nodes if node.module_type == "ReLU6" and node.kind == "nndct_relu6"}
+    if limited:
+        return _limit_relus(graph, found)
+    nodes = (
+        replace(node, kind="nndct_relu", call=Call(F.relu, (node.inputs[0],)), attributes={})
+        if node.name in found
+        else node
+        for node in graph.nodes
+    )
+    return graph.replace_nodes(nodes).renamed({name: name.replace("/ReLU6[", "/ReLU[") for name in found})
+
+
+def _limit_relus(graph: Graph, found: set[str]) -> Graph:
+    tensors = dict(graph.tensors)
+    nodes = []
+    for node in graph.nodes:
+        if node.name in found:
+            key = f"{node.name}.limit"
+            tensors[key] = torch.full((node.shape[1],), 6.0)
+            call = Call(operations.relu_limited, (node.inputs[0], Param(key)))
+            node = replace(node, kind="nndct_reluk", call=call, attributes={"limit": key})
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+
+
+def _convert_silu(graph: Graph) -> Graph:
+    nodes = [
+        replace(node, kind="nndct_hswish", call=Call(F.hardswish, (node.inputs[0],)), attributes={})
+        if node.kind == "nndct_silu"
+        else node
+        for node in graph.nodes
+    ]
+    return graph.replace_nodes(nodes)
+
+
+def _separate_shared_parameters(graph: Graph) -> Graph:
+    """Give each further user of a parameter its own copy, named as the real tool names it."""
+    tensors = dict(graph.tensors)
+    used: set[str] = set()
+    nodes = []
+    for node in graph.nodes:
+        if any(key in used for key in node.parameters.values()):
+            node = _copy_parameters(node, tensors)
+        used.update(node.parameters.values())
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+
+
+def _copy_parameters(node: Node, tensors: dict[str, torch.Tensor]) -> Node:
+    suffix = f".{_INT64_MIN + node.trace_index}"
+    renamed = {role: key + suffix for role, key in node.parameters.items()}
+    for role, key in node.parameters.items():
+        tensors[renamed[role]] = tensors[key]
+    swaps = {key: renamed[role] for role, key in node.parameters.items()}
+
+    def visit(leaf: Any) -> Any:
+        return Param(swaps[leaf.key]) if isinstance(leaf, Param) and leaf.key in swaps else leaf
+
+    args = tuple(visit(leaf) for leaf in node.call.args)
+    kwargs = {key: visit(leaf) for key, leaf in node.call.kwargs.items()}
+    return replace(node, parameters=renamed, call=Call(node.call.function, args, kwargs))
+
+
+def _fold_batch_norms(graph: Graph) -> Graph:
+    """Fold every batch-norm into the convolution (or concat of convolutions) before it; others become scales."""
+    consumers, tensors = graph.consumers(), dict(graph.tensors)
+    changed: dict[str, Node] = {}
+    folded: dict[str, Ref] = {}
+    for node in graph.nodes:
+        if node.kind != "nndct_batch_norm":
+            continue
+        scale, shift = _scale_and_shift(tensors, node)
+        targets = tuple(changed.get(name, graph[name]) for name in _fold_targets(graph, node, consumers))
+        if targets:
+            changed.update(_fold_into(targets, tensors, scale, shift))
+            folded[node.name] = node.inputs[0]
+        else:
+            changed[node.name] = _become_scale(node, tensors, scale, shift)
+    nodes = tuple(changed.get(node.name, node) for node in graph.nodes)
+    return replace(graph, nodes=nodes, tensors=tensors).without(folded)
+
+
+def _fold_targets(graph: Graph, node: Node, consumers: Mapping[str, list[str]]) -> tuple[str, ...]:
+    """Return the convolutions that a batch-norm can be folded into, in channel order; empty if there are none."""
+    source = graph[node.inputs[0].node]
+    if len(consumers[source.name]) != 1:
+        return ()
+    if source.kind in CONVOLUTIONS:
+        return (source.name,)
+    if source.kind != "nndct_concat" or source.attributes.get("dim") != 1:
+        return ()
+    parts = source.input_names()
+    alone = all(graph[name].kind in CONVOLUTIONS and len(consumers[name]) == 1 for name in parts)
+    return parts if alone and len(set(parts)) == len(parts) else ()
+
+
+def _scale_and_shift(tensors: Mapping[str, torch.Tensor], node: Node) -> tuple[torch.Tensor, torch.Tensor]:
+    roles = node.parameters
+    mean, variance = tensors[roles["running_mean"]], tensors[roles["running_var"]]
+    gamma = tensors[roles["weight"]] if "weight" in roles else torch.ones_like(mean)
+    beta = tensors[roles["bias"]] if "bias" in roles else torch.zeros_like(mean)
+    scale = gamma / square_root(variance + node.attributes["eps"])
+    return scale, beta - mean * scale
+
+
+def _fold_into(
+    targets: tuple[Node, ...], tensors: dict[str, torch.Tensor], scale: torch.Tensor, shift: torch.Tensor
+) -> dict[str, Node]:
+    folded: dict[str, Node] = {}
+    start = 0
+    for target in targets:
+        stop = start + target.attributes["out_channels"]
+        folded[target.name] = _fold_one(target, tensors, scale[start:stop], shift[start:stop])
+        start = stop
+    return folded
+
+
+def _fold_one(target: Node, tensors: dict[str, torch.Tensor], scale: torch.Tensor, shift: torch.Tensor) -> Node:
+    """w *= scale, b = b * scale + shift; a convolution without bias gets one."""
+    weight_key = target.parameters["weight"]
+    bias_key = target.parameters.get("bias", _bias_name(weight_key))
+    tensors[weight_key] = tensors[weight_key] * _per_output_channel(target, scale)
+    bias = tensors.get(bias_key) if "bias" in target.parameters else None
+    tensors[bias_key] = shift if bias is None else bias * scale + shift
+    return replace(target, parameters={**target.parameters, "bias": bias_key})
+
+
+def _bias_name(weight_key: str) -> str:
+    head, _, tail = weight_key.rpartition("weight")
+    return f"{head}bias{tail}" if head else f"{weight_key}.bias"
+
+
+def _per_output_channel(node: Node, values: torch.Tensor) -> torch.Tensor:
+    """Shape one value per output channel so that it multiplies the node's weight."""
+    rank = len(node.attributes["kernel"])
+    if "transpose" not in node.kind:
+        return values.view(-1, *(1,) * (rank + 1))
+    groups = node.attributes["groups"]
+    inside = node.attributes["in_channels"] // groups
+    return values.view(groups, 1, -1).expand(groups, inside, -1).reshape(groups * inside, -1, *(1,) * rank)
+
+
+def _become_scale(node: Node, tensors: dict[str, torch.Tensor], scale: torch.Tensor, shift: torch.Tensor) -> Node:
+    """Keep a batch-norm that follows no convolution as a per-channel scale and bias."""
+    weight_key = node.parameters.get("weight", node.parameters["running_mean"].replace("running_mean", "weight"))
+    bias_key = node.parameters.get("bias", _bias_name(weight_key))
+    tensors[weight_key], tensors[bias_key] = scale, shift
+    call = Call(operations.channel_scale, (node.inputs[0], Param(weight_key), Param(bias_key)))
+    return replace(node, call=call, parameters={"weight": weight_key, "bias": bias_key})
+
+
+def _drop_identities(graph: Graph) -> Graph:
+    return graph.without({node.name: node.inputs[0] for node in graph.nodes if node.kind in _IDENTITIES})
+
+
+_CONVOLVE: Mapping[str, Callable[..., Any]] = {
+    "nndct_conv1d": F.conv1d,
+    "nndct_conv2d": F.conv2d,
+    "nndct_conv3d": F.conv3d,
+    "nndct_depthwise_conv2d": F.conv2d,
+    "nndct_conv_transpose_1d": F.conv_transpose1d,
+    "nndct_conv_transpose_2d": F.conv_transpose2d,
+    "nndct_conv_transpose_3d": F.conv_transpose3d,
+    "nndct_depthwise_conv_transpose_2d": F.conv_transpose2d,
+}
+
+
+def _standard_call(node: Node) -> Node:
+    """Rewrite convolutions and dense layers as plain functional calls (input, weight, bias, settings)."""
+    if node.kind == "nndct_reshape":  # a view may have lost the contiguous() before it
+        return replace(node, call=Call(torch.reshape, (node.inputs[0], node.attributes["shape"])))
+    if node.kind not in _CONVOLVE and node.kind != "nndct_dense":
+        return node
+    weight = Param(node.parameters["weight"])
+    bias = Param(node.parameters["bias"]) if "bias" in node.parameters else None
+    if node.kind == "nndct_dense":
+        return replace(node, call=Call(F.linear, (node.inputs[0], weight, bias)))
+    names = ("stride", "padding", "dilation", "groups", "output_padding")
+    settings = {name: node.attributes[name] for name in names if name in node.attributes}
+    return replace(node, call=Call(_CONVOLVE[node.kind], (node.inputs[0], weight, bias), settings))
+
+
+def _adopt_dpu_arithmetic(graph: Graph, options: PrepareOptions) -> Graph:
+    return graph.replace_nodes(_dpu_node(node, options) for node in graph.nodes)
+
+
+def _dpu_node(node: Node, options: PrepareOptions) -> Node:
+    """Replace what the DPU computes in its own way: average pools, hard sigmoid and swish, leaky relu."""
+    source = node.inputs[0] if node.inputs else Ref("")
+    if node.kind == "nndct_avgpool" and options.average_pool_coefficient:
+        return replace(node, call=_average_pool_call(node, source))
+    if node.kind == "nndct_adaptive_avg_pool2d" and node.attributes["kernel"] and options.average_pool_coefficient:
+        return replace(node, call=Call(operations.adaptive_average_pool, (source, node.attributes["output_size"])))
+    if node.kind == "nndct_hsigmoid":
+        return replace(node, call=Call(operations.hard_sigmoid, (source,)))
+    if node.kind == "nndct_hswish":
+        return replace(node, call=Call(operations.hard_swish, (source,)))
+    if node.kind == "nndct_leaky_relu":
+        slope = operations.LEAKY_SLOPE
+        return replace(node, call=Call(F.leaky_relu, (source, slope)), attributes={"negative_slope": slope})
+    return node
+
+
+def _average_pool_call(node: Node, source: Ref) -> Call:
+    settings: Mapping[str, Any] = node.attributes
+    factor = average_pool_coefficient(*settings["kernel"])
+    return Call(
+        operations.average_pool,
+        (source, factor),
+        {
+            "kernel_size": settings["kernel"],
+            "stride": settings["stride"],
+            "padding": settings["padding"],
+            "ceil_mode": settings["ceil_mode"],
+            "count_include_pad": settings["count_include_pad"],
+            "divisor_override": settings["divisor_override"],
+        },
+    )

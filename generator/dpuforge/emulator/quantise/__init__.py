@@ -1,0 +1,1 @@
+"""Where tensors are quantised and how: points, settings, steps, limits of shifts, bias correction."""
