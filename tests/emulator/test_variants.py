@@ -67,5 +67,9 @@ def check_output(variant: str, mine: np.ndarray, theirs: np.ndarray) -> None:
         assert np.abs(mine - theirs).max() <= 2.0**-11
     elif "float32" in variant:
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+    elif "cpu_float" in variant:
+        # A float scale follows float sums, whose last bit depends on the processor: two units in the last place
+        # of the scale pass, one integer step (at least 1/255 of the range) does not.
+        np.testing.assert_allclose(mine, theirs, rtol=2.0**-22, atol=0)
     else:
         assert np.array_equal(mine, theirs)
