@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dpuforge.errors import Interrupted, MissingToolError, UsageError
-from dpuforge.execute.process import run_logged
+from dpuforge.execute.process import explain_exit, run_logged
 from dpuforge.execute.results import RESULT, read_result
 from dpuforge.execute.stages import LOG, Folders, Selection, Verdict, check_tools, run_stages, select_stages
 from dpuforge.execute.toolchain import ToolchainPlace
@@ -131,6 +131,24 @@ def test_a_failure_stops_the_run_and_names_the_last_line(folders: Folders, place
     assert [result.status for result in results] == [Status.FAILED]
     assert "no data here" in results[0].reason
     assert watcher.ended == [("one", "failed", False)]
+
+
+@pytest.mark.parametrize(("name", "meaning"), [("SIGKILL", "memory"), ("SIGABRT", "gave up"), ("SIGSEGV", "crash")])
+def test_a_stage_ended_by_a_signal_says_which(folders: Folders, place: ToolchainPlace, name: str, meaning: str) -> None:
+    """A stage that a signal ended names it, what it means, and the last lines of its log."""
+    script = f"import os, signal\nprint('step 1')\nprint('step 2', flush=True)\nos.kill(os.getpid(), signal.{name})\n"
+    write_script(folders, "one.py", script)
+    (result,), _ = run([stage("one")], place, folders)
+    assert result.status is Status.FAILED
+    assert f"ended by {name}" in result.reason
+    assert meaning in result.reason
+    assert result.reason.endswith("step 1 | step 2")
+
+
+@pytest.mark.parametrize(("code", "text"), [(1, "exit code 1"), (137, "ended by SIGKILL"), (255, "exit code 255")])
+def test_exit_codes_are_explained(code: int, text: str) -> None:
+    """Plain codes stay plain; a shell's 128 + n is its signal."""
+    assert explain_exit(code).startswith(text)
 
 
 def test_an_error_in_the_log_outweighs_exit_code_0(folders: Folders, place: ToolchainPlace) -> None:

@@ -94,6 +94,62 @@ def test_each_known_failure_has_cause_and_remedy(text: str, cause: str, remedy: 
     assert remedy in failure.remedy
 
 
+HEAD = "[UNILOG][INFO] Target architecture: DPUCZDX8G_ISA1_B4096\n[UNILOG][INFO] Begin to compile...\n"
+TAIL = "*** Check failure stack trace: ***\nAborted (core dumped)\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            "[UNILOG][FATAL][XCOM_FRONTEND_QUANT_ATTR_OUT_OF_RANGE][The shiftbit is out of range.] Invalid "
+            "shift_bias(-12) for xir::Op{name = PartsNet__stem, type = conv2d-fix}, where i_pos(6).",
+            ("XCOM_FRONTEND_QUANT_ATTR_OUT_OF_RANGE", "PartsNet__stem", "fix position or shift"),
+        ),
+        (
+            "[UNILOG][FATAL][XIR_REMOVE_OP_FAIL][Failed to remove an op!] Cannot remove "
+            "xir::Op{name = PartsNet__ln_weight_fix, type = fix} from graph.",
+            ("XIR_REMOVE_OP_FAIL", "PartsNet__ln_weight_fix", "others still read it"),
+        ),
+        (
+            "[UNILOG][FATAL][XIR_UNREGISTERED_ATTR][Unregistered attribute!] Attrs doesn't contain attribute data",
+            ("XIR_UNREGISTERED_ATTR", "lacks the attribute data", "target.vitis_ai"),
+        ),
+        (
+            "[UNILOG][FATAL][XCOM_A_CODE_OF_TOMORROW][Something!] at xir::Op{name = Net__odd, type = argmax}",
+            ("XCOM_A_CODE_OF_TOMORROW", "operator Net__odd of type argmax", "look at Net__odd"),
+        ),
+        (
+            "F0406 10:11:12.1 42 op.cpp:7] [UNILOG][FATAL][XIR_UNKNOWN][x]",
+            ("XIR_UNKNOWN", "the compiler stops with XIR_UNKNOWN", "estimate"),
+        ),
+        (
+            "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc",
+            ("bad_alloc", "memory ran out", "--jobs 1"),
+        ),
+        (
+            "terminate called after throwing an instance of 'std::out_of_range'\n  what():  map::at",
+            ("std::out_of_range", "died of an exception"),
+        ),
+        ("compile.sh: line 71: 4242 Segmentation fault      (core dumped) vai_c_xir", ("crashed",)),
+        ("compile.sh: line 71: 4242 Killed                  vai_c_xir -x a.xmodel", ("killed", "memory ran out")),
+        ("Killed", ("memory ran out",)),
+        (
+            "vai_c_xir: tiling.cpp:88: int tile(int): Assertion `rows > 0' failed.",
+            ("Assertion `rows > 0' failed", "assertion inside the compiler"),
+        ),
+        ("AssertionError: the memory allocation MUST BE DONE BETTER", ("MUST BE DONE BETTER", "assertion")),
+        ("OSError: [Errno 28] No space left on device", ("the disk is full", "/tmp")),
+        ("Do you agree to the terms and wish to proceed [y/n]?", ("licence", "by hand")),
+    ],
+)
+def test_every_end_names_its_reason(body: str, words: tuple[str, ...]) -> None:
+    """FATAL lines of any code, exceptions, signals, asserts, full disks and licence prompts are told in one line."""
+    reason = str(read_compile_log(HEAD + body + "\n" + TAIL).failures[0])
+    assert [word for word in words if word not in reason] == []
+    assert "Check failure stack trace" not in reason
+
+
 def test_an_abort_that_something_explains_is_reported_once() -> None:
     """The stack trace after a known error adds no second, vaguer message."""
     text = "[UNILOG][FATAL][XCOM_DATA_OUTRANGE][x]\n*** Check failure stack trace: ***\n"

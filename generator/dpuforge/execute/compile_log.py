@@ -45,6 +45,10 @@ class CompileReport:
         return self.done and bool(self.xmodel) and not self.failures
 
 
+# "[UNILOG][FATAL][CODE][headline] message": how XIR and the compiler say why they stop, whatever the code.
+_FATAL = re.compile(r"\[FATAL\] *\[(?P<code>\w+)\](?:\[(?P<headline>[^\]\n]*)\])?(?P<message>[^\n]*)")
+_OPERATOR = re.compile(r"xir::Op\{name = (?P<name>.+?), type = (?P<type>[^},]+)\}")
+
 # (pattern, cause, remedy); the first group of a pattern replaces {0} in the texts, the second {1}.
 _FAILURES: tuple[tuple[str, str, str], ...] = (
     (
@@ -69,7 +73,7 @@ _FAILURES: tuple[tuple[str, str, str], ...] = (
         "use the arch.json that `dpuforge generate` writes",
     ),
     (
-        r"XCOM_DATA_OUTRANGE",
+        r"XCOM_DATA_OUTRANGE|XCOM_FRONTEND_QUANT_ATTR_OUT_OF_RANGE",
         "a fix position or shift is outside the hardware's range",
         "look for tensors with very small or large values (dead channels, unscaled input); calibrate with real images",
     ),
@@ -77,6 +81,16 @@ _FAILURES: tuple[tuple[str, str, str], ...] = (
         r"XCOM_OPFACTORY_OP_UNSUPPORTED",
         "the compiler does not know an operator of the network",
         "`dpuforge estimate` names the operators that leave the DPU, with what to use instead",
+    ),
+    (
+        r"XIR_REMOVE_OP_FAIL",
+        "a pass of the compiler could not take an operator out of the graph: others still read it",
+        "replace that operator (a norm or a constant that is computed twice is typical), or leave it to the CPU",
+    ),
+    (
+        r"XIR_UNREGISTERED_ATTR.*?attribute (\w+)",
+        "an operator lacks the attribute {0} that this release's compiler asks for",
+        "quantise and compile with the same release: target.vitis_ai is the one of the container",
     ),
     (
         r"XCOM_UTIL_INVALID_VALUE",
@@ -110,7 +124,51 @@ _FAILURES: tuple[tuple[str, str, str], ...] = (
         "run the deploy stage first",
     ),
     (
-        r"Check failure stack trace",
+        r"No space left on device|Disk quota exceeded",
+        "the disk is full",
+        "free space where build/ and /tmp lie: the compiler writes to both",
+    ),
+    (
+        r"(?i)licen[cs]e (?:checkout|check) (?:failed|error)|(?:no|invalid) licen[cs]e|do you (?:agree|accept).*\(?y/n",
+        "a licence is asked for or missing",
+        "start the container once by hand and accept its licence; a script cannot answer for you",
+    ),
+    (
+        r"std::bad_alloc|(?i:out of memory)|Cannot allocate memory|oom-kill",
+        "memory ran out",
+        "give the container more memory, or compile fewer boards side by side (--jobs 1)",
+    ),
+    (
+        r"[\w./+-]+:\d+:.*Assertion .* failed|AssertionError\b.*",
+        "an assertion inside the compiler failed",
+        "an unusual operator or shape: `dpuforge estimate` on the xmodel shows operators near a limit",
+    ),
+    (
+        r"Permission denied.*",
+        "a file or folder may not be read or written",
+        "build/ must belong to the user inside the container",
+    ),
+)
+
+# What only says that the program ended; told where nothing above explains it. Same columns.
+_ENDS: tuple[tuple[str, str, str], ...] = (
+    (
+        r"terminate called after throwing an instance of '([^']+)'(?:\s+what\(\): *[^\n]*)?",
+        "the compiler died of an exception ({0})",
+        "the lines before it say where; keep them when you report it",
+    ),
+    (
+        r"Segmentation fault",
+        "the compiler crashed",
+        "compile parts of the network to find the operator; quantise and compile with the same release",
+    ),
+    (
+        r"^(?:.*: *\d* *)?Killed\b",
+        "the system killed the compiler: memory ran out",
+        "give the container more memory, or compile fewer boards side by side (--jobs 1)",
+    ),
+    (
+        r"Check failure stack trace|^Aborted|\bcore dumped\b",
         "the compiler aborted",
         "the lines before it say why; keep them when you report it",
     ),
@@ -141,14 +199,44 @@ def read_compile_log(text: str) -> CompileReport:
 
 
 def find_failures(text: str) -> tuple[CompileFailure, ...]:
-    """Return every known failure in a log, in the table's order; the general abort only where nothing explains it."""
-    found: list[CompileFailure] = []
-    for pattern, cause, remedy in _FAILURES:
-        match = re.search(pattern, text)
-        if match and not (found and pattern.startswith("Check failure")):
+    """Return every failure in a log: known ones in the table's order, then FATAL lines of any other code.
+
+    How the program ended (abort, signal) is told only where nothing explains it.
+    """
+    known = _match_rows(_FAILURES, text)
+    told = {failure.line for failure in known}
+    unknown = [
+        _describe_fatal(_line_of(text, match.start()), match)
+        for match in _FATAL.finditer(text)
+        if _line_of(text, match.start()) not in told
+    ]
+    return tuple([*known, *dict.fromkeys(unknown)] or _match_rows(_ENDS, text)[:1])
+
+
+def _match_rows(rows: tuple[tuple[str, str, str], ...], text: str) -> list[CompileFailure]:
+    found = []
+    for pattern, cause, remedy in rows:
+        match = re.search(pattern, text, re.MULTILINE)
+        if match:
             words = match.groups()
             found.append(CompileFailure(_line_of(text, match.start()), cause.format(*words), remedy.format(*words)))
-    return tuple(found)
+    return found
+
+
+def _describe_fatal(line: str, match: re.Match[str]) -> CompileFailure:
+    """Explain a FATAL line whose code has no row: by its own words, and by the operator that it names."""
+    operator = _OPERATOR.search(match["message"])
+    if operator is None:
+        return CompileFailure(
+            line,
+            f"the compiler stops with {match['code']}",
+            "no cause is on record; `dpuforge estimate` on the xmodel shows operators near a limit",
+        )
+    return CompileFailure(
+        line,
+        f"the compiler stops with {match['code']} at operator {operator['name']} of type {operator['type']}",
+        f"look at {operator['name']}: replace it, or leave it to the CPU; `dpuforge xmodel show` lists the operators",
+    )
 
 
 def _line_of(text: str, position: int) -> str:

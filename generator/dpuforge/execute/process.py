@@ -45,6 +45,28 @@ def run_logged(
     return child.returncode
 
 
+# signal -> what it means for a stage; others are named and no more.
+_SIGNALS = {
+    signal.SIGKILL: "killed from outside, most often because memory ran out: lower batch_size or --jobs",
+    signal.SIGSEGV: "a crash inside a C++ library: run the stage again; if it repeats, report its log",
+    signal.SIGABRT: "a C++ library gave up: the lines above say why",
+    signal.SIGFPE: "a C++ library divided by zero: look for an empty or zero-sized input",
+    signal.SIGBUS: "memory or disk ran out: give the container more shared memory (--shm-size) or free the disk",
+    signal.SIGILL: "a library was built for another processor",
+}
+
+
+def explain_exit(code: int) -> str:
+    """Return what a non-zero exit code says: the signal where one ended the program (negative, or 128 + n in a shell)."""
+    number = -code if code < 0 else code - 128
+    try:
+        ended_by = signal.Signals(number)
+    except ValueError:
+        return f"exit code {code}"
+    meaning = _SIGNALS.get(ended_by)
+    return f"ended by {ended_by.name}" + (f" ({meaning})" if meaning else "")
+
+
 def _wait(child: subprocess.Popen[bytes], stop: threading.Event) -> None:
     while child.poll() is None:
         if stop.wait(0.05):

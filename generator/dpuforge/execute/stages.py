@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from dpuforge.errors import Interrupted, MissingToolError, UsageError
 from dpuforge.execute.compile_log import find_failures
 from dpuforge.execute.log_scan import scan_log
-from dpuforge.execute.process import run_logged
+from dpuforge.execute.process import explain_exit, run_logged
 from dpuforge.execute.results import RESULT, hash_file, read_result, write_result
 from dpuforge.execute.staleness import describe_inputs, explain_staleness, hash_inputs
 from dpuforge.execute.toolchain import ToolchainPlace
@@ -23,6 +23,7 @@ from dpuforge.records.plan import PlannedStage
 from dpuforge.records.result import StageResult, Status
 
 LOG = "log.txt"
+_LAST_LINES = 3  # of the log, where nothing else says why a stage failed
 
 
 @dataclass(frozen=True)
@@ -220,8 +221,8 @@ class _StageRun:
         compiled = [str(item) for item in find_failures(log)] if self.stage.tools else []
         if result.reason or logged or compiled:
             return result.reason or (logged or compiled)[0]
-        lines = [line for line in log.splitlines() if line.strip()]
-        return f"exit code {code}" + (f": {lines[-1].strip()}" if lines else "")
+        last = [line.strip() for line in log.splitlines() if line.strip()][-_LAST_LINES:]
+        return explain_exit(code) + (f": {' | '.join(last)}" if last else "")
 
     def _make_result(self, status: Status, reason: str, seconds: float) -> StageResult:
         """Make the result of a script that writes none itself: a shell script, or one that died early."""
