@@ -17,6 +17,7 @@ _SECTION = r"(?:,[\s#]+section[\s#]+(?P<number>\d+))"
 _CITATION = re.compile(rf"\bdocs/(?P<page>[\w/-]+\.md)\b{_SECTION}?")
 _SECTION_WITHOUT_PATH = re.compile(rf"(?<![\w/-])(?P<page>[\w-]+\.md){_SECTION}")
 _LINK = re.compile(r"\]\((?P<path>[^)\s:#]+)(?:#[^)]*)?\)")
+_PATH = re.compile(r"`(?P<path>(?:generator|tests|benchmarks|hardware|emulator|load|plan|execute)/[\w./-]*)`")
 _BESIDE_THE_CHECKOUT = re.compile(r"(?<![\w-])(?:shared|golden|facts)/[\w*{<]")
 
 
@@ -49,6 +50,12 @@ def broken_links(path: Path, text: str) -> list[str]:
     return [link["path"] for link in _LINK.finditer(text) if not (REPO / path.parent / link["path"]).exists()]
 
 
+def missing_paths(text: str) -> list[str]:
+    """Return the paths in backquotes that are neither in the repository nor in the package."""
+    homes = (REPO, REPO / "generator" / "dpuforge")
+    return [path for path in _PATH.findall(text) if not any((home / path).exists() for home in homes)]
+
+
 def test_cited_pages_and_sections_exist() -> None:
     """Every "docs/PAGE.md" and "docs/PAGE.md, section N" names a page, and a heading of it, that is here."""
     texts = {path: (REPO / path).read_text(encoding="utf-8") for path in source_files() if path.name != "test_docs.py"}
@@ -63,6 +70,13 @@ def test_links_between_pages_lead_somewhere() -> None:
     pages = [path for path in source_files() if path.suffix == ".md"]
     found = {str(path): broken_links(path, (REPO / path).read_text(encoding="utf-8")) for path in pages}
     assert {path: links for path, links in found.items() if links} == {}
+
+
+def test_code_that_the_pages_name_is_there() -> None:
+    """Every path to code or tests that a page of docs/ writes in backquotes exists."""
+    pages = {page.name: page.read_text(encoding="utf-8") for page in (REPO / "docs").glob("*.md")}
+    assert {name: missing for name, text in pages.items() if (missing := missing_paths(text))} == {}
+    assert missing_paths("see `generator/gone.py` and `hardware/latency.py`") == ["generator/gone.py"]
 
 
 def test_no_source_lies_outside_the_repository() -> None:
