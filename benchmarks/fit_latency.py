@@ -1,6 +1,6 @@
 """Fits the latency model (hardware/latency.py) on published frame rates and reports its error in cross-validation.
 
-    python benchmarks/fit_latency.py ../shared/facts/perf_visible.csv
+    python benchmarks/fit_latency.py TABLE.csv      the published frame rates; not part of this repository
 
 writes generator/dpuforge/hardware/latency_parameters.json and docs/latency_error.md. Needs torch, torchvision, timm,
 numpy and scipy. Weak priors (a tenth of a row each) keep parameters that a left-out family alone would fix near

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 _DIAGNOSTIC = re.compile(r"\[VAIQ_(?P<severity>ERROR|WARN)\](?:\[(?P<code>[A-Z0-9_]+)\])?:\s*(?P<text>.*)")
 
-# code -> what helps. Codes: facts on the real tool, release 3.5; a code without a row is still an error.
+# code -> what helps (docs/quantizer.md, section 13); a code without a row is still an error.
 REMEDIES = {
     "QUANTIZER_TORCH_XMODEL_BATCHSIZE": "export with batch size 1; the generated quantize.py --mode deploy does",
     "QUANTIZER_TORCH_NO_CALIB_RESULT_FILE": "run the calibrate stage first",

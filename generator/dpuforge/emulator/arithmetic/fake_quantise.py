@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 _INT32_LIMIT = 2.0**31
-_SMALLEST_STEP = 2.2e-308  # below it the step counts as zero (quantizer.md, section 2)
+_SMALLEST_STEP = 2.2e-308  # below it the step counts as zero (docs/quantizer.md, section 2)
 _FIX_OF_ZERO = 18
 _CANDIDATES = 5
 
@@ -135,7 +135,7 @@ def most_frequent(history: Iterable[int]) -> int:
     return min(fix for fix, count in counts.items() if count == best)
 
 
-# Kernel sizes whose coefficient the hardware fixes: numerator and shift (quantizer.md, section 4).
+# Kernel sizes whose coefficient the hardware fixes: numerator and shift (docs/quantizer.md, section 4).
 _POOL_FACTORS: dict[tuple[int, int], tuple[int, int]] = {
     (3, 3): (9 * 7, 6), (5, 5): (25 * 10, 8), (6, 6): (36 * 7, 8), (3, 6): (36 * 7, 8), (6, 3): (36 * 7, 8),
     (7, 7): (49 * 21, 10), (14, 14): (196 * 21, 12),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from dpuforge.emulator.arithmetic.fake_quantise import Rounding, average_pool_coefficient, fake_quantise
 
-HSIGMOID_FACTOR = 2731 / 16384  # the DPU's 1/6 (quantizer.md, section 4)
+HSIGMOID_FACTOR = 2731 / 16384  # the DPU's 1/6 (docs/quantizer.md, section 4)
 LEAKY_SLOPE = 26 / 256
 _HSWISH_FIX = 7
 

@@ -103,7 +103,7 @@ class Rivals:
     """The errors of the fix positions that the search compares, and of the one in force.
 
     The candidates are those of the search on the first batch: s0 .. s0 + 4, s0 being the largest fix position whose
-    range holds every value (quantizer.md, section 2). The errors are summed over all batches; of a large tensor
+    range holds every value (docs/quantizer.md, section 2). The errors are summed over all batches; of a large tensor
     262,144 evenly spaced values stand for all, which fixes an error to 0.02 dB, and to some tenths of a dB where it
     comes from few clipped values.
     """

@@ -39,7 +39,7 @@ from dpuforge.xmodel.nouns import Attribute, Kind
 Lowering = Callable[[Builder, Node], None]
 Arrange = Callable[[torch.Tensor, Node], torch.Tensor]
 
-_HSWISH_BITS, _HSWISH_FIX = 8, 7  # the DPU's own rounding inside hswish (quantizer.md, section 4)
+_HSWISH_BITS, _HSWISH_FIX = 8, 7  # the DPU's own rounding inside hswish (docs/quantizer.md, section 4)
 
 
 def lower_node(builder: Builder, node: Node) -> None:

@@ -28,7 +28,7 @@ from dpuforge.errors import UsageError
 
 _TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
 _OWN_FOLDER = os.path.dirname(__file__) + os.sep
-_FIRST_LABEL = 3  # the real tracer's first "ret" of a graph is "ret.3" (../golden/nets/*/graph.json)
+_FIRST_LABEL = 3  # the real tracer's first "ret" of a graph is "ret.3" (docs/quantizer.md, section 5)
 
 
 def capture_graph(

@@ -136,7 +136,7 @@ FUNCTIONS: Mapping[str, Row] = {
     "expand": _row("expand", "input sizes"),
 }
 
-# Values that the real tracer leaves numbered; all others are called "ret" (seen in ../golden/nets/*/graph.json).
+# Values that the real tracer leaves numbered; all others are called "ret" (docs/quantizer.md, section 5).
 NUMBERED = frozenset({
     "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d",
     "mean", "chunk", "split", "unbind", "getitem",

@@ -2,7 +2,7 @@
 
 Convolutions and dense layers run in oneDNN's int8 kernels. They round half to even; adding half a unit to the bias, in
 accumulator units, makes that half up: an integer accumulator is then never on a tie, and crosses none
-(quantizer.md, section 11). `integer_support` tries the kernels on this machine before anything relies on them.
+(docs/quantizer.md, section 11). `integer_support` tries the kernels on this machine before anything relies on them.
 """
 
 from __future__ import annotations

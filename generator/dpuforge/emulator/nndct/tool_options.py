@@ -11,7 +11,7 @@ from dpuforge.emulator.quantise.settings import ToolOptions
 from dpuforge.errors import UsageError
 
 # Option name -> field of ToolOptions. equalization, param_corr, change_pool_input_fix and change_concat_input_fix are
-# the tool's names (facts); the effect of the others was measured, their names here follow the same pattern.
+# the tool's names, the others follow their pattern (docs/quantizer.md, section 14).
 NAMES: Mapping[str, str] = {
     "nndct_equalization": "equalisation",
     "nndct_param_corr": "bias_correction",

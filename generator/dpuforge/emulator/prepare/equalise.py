@@ -17,7 +17,7 @@ _RANGE_FLOOR = 0.5
 
 
 def equalise_layers(graph: Graph, convolutions: frozenset[str]) -> Graph:
-    """Return the graph with every neighbouring pair of convolutions equalised, once (quantizer.md, section 6)."""
+    """Return the graph with every neighbouring pair of convolutions equalised, once (docs/quantizer.md, section 6)."""
     tensors = dict(graph.tensors)
     for first, second, limits in _pairs(graph, convolutions):
         scale = _equalise_pair(first, second, tensors)

@@ -1,6 +1,6 @@
 """From the captured graph to the float graph that the DPU sees: names, batch-norm, dropout, relu6, coefficients.
 
-The order of the passes is the real tool's (quantizer.md, section 3).
+The order of the passes is the real tool's (docs/quantizer.md, section 3).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def prepare_graph(graph: Graph, options: PrepareOptions) -> Graph:
 
 
 def _convert_relu6(graph: Graph, limited: bool) -> Graph:
-    """Turn nn.ReLU6 modules into ReLU; the functional relu6 stays (quantizer.md, section 3).
+    """Turn nn.ReLU6 modules into ReLU; the functional relu6 stays (docs/quantizer.md, section 3).
 
     limited: keep a limit of 6 per channel, which equalisation scales with the channel.
     """

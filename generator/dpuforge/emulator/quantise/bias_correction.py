@@ -1,4 +1,4 @@
-"""Bias correction: moves each bias against the mean error that quantised weights cause (quantizer.md, section 7)."""
+"""Bias correction: moves each bias against the mean error of quantised weights (docs/quantizer.md, section 7)."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def is_compute(node: Node) -> bool:
 
 
 def place_points(graph: Graph) -> Points:
-    """Decide which node outputs are quantised (quantizer.md, section 4)."""
+    """Decide which node outputs are quantised (docs/quantizer.md, section 4)."""
     consumers = graph.consumers()
     groups = _group(graph, consumers)
     own = [name for name in _group_points(graph, groups) if not _only_feeds_concat(name, graph, consumers, groups)]

@@ -1,4 +1,4 @@
-"""Moves fix positions so that the DPU's shifts stay within their range (quantizer.md, section 8)."""
+"""Moves fix positions so that the DPU's shifts stay within their range (docs/quantizer.md, section 8)."""
 
 from __future__ import annotations
 
