@@ -57,7 +57,7 @@ _SIGNALS = {
 
 
 def explain_exit(code: int) -> str:
-    """Return what a non-zero exit code says: the signal where one ended the program (negative, or 128 + n in a shell)."""
+    """Return what a non-zero exit code says: the signal that ended the program (negative, or 128 + n in a shell)."""
     number = -code if code < 0 else code - 128
     try:
         ended_by = signal.Signals(number)
