@@ -51,14 +51,7 @@ def _pairs(graph: Graph, convolutions: frozenset[str]) -> Iterator[tuple[Node, N
 
 
 def _matches(first: Node, second: Node) -> bool:
-    """Only depthwise and ungrouped convolutions can take another's scales on their input channels."""
-    plain = second.attributes["groups"] == 1 or _is_depthwise(second)
-    return plain and first.attributes["out_channels"] == second.attributes["in_channels"]
-
-
-def _is_depthwise(node: Node) -> bool:
-    settings = node.attributes
-    return bool(settings["groups"] > 1 and settings["groups"] == settings["in_channels"])
+    return bool(first.attributes["out_channels"] == second.attributes["in_channels"])
 
 
 def _output_rows(node: Node, weight: torch.Tensor) -> torch.Tensor:
@@ -71,12 +64,16 @@ def _output_rows(node: Node, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _input_rows(node: Node, weight: torch.Tensor) -> torch.Tensor:
-    """Return the weight as a matrix with one row per input channel."""
+    """Return the weight as a matrix with one row per input channel: what the outputs of its own group take from it."""
     if "transpose" in node.kind:
         return weight.flatten(1)
-    if _is_depthwise(node):
-        return weight.reshape(node.attributes["in_channels"], -1)
-    return weight.transpose(0, 1).flatten(1)
+    return _by_group(node, weight).transpose(1, 2).reshape(node.attributes["in_channels"], -1)
+
+
+def _by_group(node: Node, weight: torch.Tensor) -> torch.Tensor:
+    """Return a convolution's weight as (groups, outputs of a group, inputs of a group, kernel...)."""
+    groups = node.attributes["groups"]
+    return weight.view(groups, weight.shape[0] // groups, *weight.shape[1:])
 
 
 def _scale_outputs(node: Node, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -93,10 +90,9 @@ def _scale_inputs(node: Node, weight: torch.Tensor, scale: torch.Tensor) -> torc
     """Multiply each input channel of a weight by its scale."""
     if "transpose" in node.kind:
         return weight * scale.view(-1, *(1,) * (weight.dim() - 1))
-    if _is_depthwise(node):
-        factor = scale.repeat_interleave(weight.shape[0] // scale.shape[0])
-        return weight * factor.view(-1, *(1,) * (weight.dim() - 1))
-    return weight * scale.view(1, -1, *(1,) * (weight.dim() - 2))
+    parts = _by_group(node, weight)
+    factor = scale.view(parts.shape[0], 1, parts.shape[2], *(1,) * (weight.dim() - 2))
+    return (parts * factor).reshape(weight.shape)
 
 
 def _equalise_pair(first: Node, second: Node, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
