@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -11,14 +11,15 @@ import yaml
 from cerberus import Validator
 
 from dpuforge.errors import FormatError
+from dpuforge.load.boards import build_board, find_missing_facts
+from dpuforge.load.findings import Path as Field
 from dpuforge.load.shipped_schema import ShippedSchema
+from dpuforge.load.text import read_document
 from dpuforge.load.yaml_loader import LOADER
 from dpuforge.paths import find_shipped
 from dpuforge.records.hardware import (
     Bank,
-    Board,
     Catalogue,
-    Configuration,
     Dpu,
     DpuFamily,
     DpuRevision,
@@ -26,27 +27,31 @@ from dpuforge.records.hardware import (
     Environment,
     Image,
     Limit,
-    Memory,
     Release,
     Sizes,
 )
 
 Noun = TypeVar("Noun")
+Fault = tuple[Field, str]
+Check = Callable[[dict[str, Any]], Iterable[Fault]]
 _TUPLES = ("operations", "nonlinear", "input_banks")
 
 
 class Folder(Mapping[str, Noun], Generic[Noun]):
     """A folder of YAML files as a mapping from file stem to noun; a file is read when its entry is first asked for."""
 
-    def __init__(self, folder: Path, schema: str, build: Callable[[dict[str, Any]], Noun]) -> None:
+    def __init__(
+        self, folder: Path, schema: str, build: Callable[[dict[str, Any]], Noun], check: Check = lambda _: ()
+    ) -> None:
         self._paths = {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
         self._schema = schema
         self._build = build
+        self._check = check
         self._entries: dict[str, Noun] = {}
 
     def __getitem__(self, name: str) -> Noun:
         if name not in self._entries:
-            self._entries[name] = self._build(_read_document(self._paths[name], self._schema))
+            self._entries[name] = self._build(_read_document(self._paths[name], self._schema, self._check))
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -62,11 +67,14 @@ def load_catalogue(root: Path | None = None) -> Catalogue:
     Files are read and validated when an entry is first used; a file that breaks its schema raises FormatError.
     """
     folder = find_shipped if root is None else (lambda name: root / name.removeprefix("spec/"))
+    dpus = Folder(folder("spec/dpus"), "dpu", build_dpu)
+    families = Folder(folder("spec/dpus") / "families", "dpu_family", build_family)
+    build = partial(build_board, dpus=dpus, families=families)
     return Catalogue(
-        boards=Folder(folder("spec/boards"), "board", build_board),
-        dpus=Folder(folder("spec/dpus"), "dpu", build_dpu),
+        boards=Folder(folder("spec/boards"), "board", build, find_missing_facts),
+        dpus=dpus,
         releases=Folder(folder("spec/releases"), "release", build_release),
-        families=Folder(folder("spec/dpus") / "families", "dpu_family", build_family),
+        families=families,
     )
 
 
@@ -93,19 +101,6 @@ def build_dpu(document: Mapping[str, Any]) -> Dpu:
     )
 
 
-def build_board(document: Mapping[str, Any]) -> Board:
-    """Make the noun of a validated board document."""
-    return Board(
-        name=document["board"],
-        description=document["description"],
-        device=document["device"],
-        custom_families=tuple(document["custom_families"]),
-        configurations=tuple(_build_configuration(entry) for entry in document["configurations"]),
-        source=document["source"],
-        memory=Memory(**document["memory"]) if "memory" in document else None,
-    )
-
-
 def build_release(document: Mapping[str, Any]) -> Release:
     """Make the noun of a validated release document."""
     quantizer, sdk = document.get("quantizer", {}), document.get("sdk", {})
@@ -129,7 +124,7 @@ def build_release(document: Mapping[str, Any]) -> Release:
 
 def build_family(document: Mapping[str, Any]) -> DpuFamily:
     """Make the noun of a validated DPU family document."""
-    return DpuFamily(document["family"], document["type_code"], document["rules"], document["sources"])
+    return DpuFamily(**document)
 
 
 def _build_revision(entry: Mapping[str, Any], document: Mapping[str, Any]) -> DpuRevision:
@@ -159,24 +154,45 @@ def _build_limit(entry: Mapping[str, str]) -> Limit:
     return Limit(**{name: Sizes.parse(sizes) for name, sizes in entry.items()})
 
 
-def _build_configuration(entry: Mapping[str, Any]) -> Configuration:
-    fields = dict(entry)
-    if "fingerprint" in fields:
-        fields["fingerprint"] = int(fields["fingerprint"], 16)
-    return Configuration(**fields)
-
-
-def _read_document(path: Path, schema: str) -> dict[str, Any]:
-    """Read and validate one YAML file; raise FormatError that names the file and every field at fault."""
+def _read_document(path: Path, schema: str, check: Check) -> dict[str, Any]:
+    """Read and validate one YAML file; raise FormatError that names the file and the line of every field at fault."""
+    content = path.read_bytes()
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
+        document = yaml.load(content, Loader=LOADER)
     except yaml.YAMLError as error:
         raise FormatError(f"{path.name}: not YAML: {error}", f"mend {path}") from None
+    remedy = f"spec/schema/{schema}.yaml says what {path.name} may hold"
+    if not isinstance(document, dict):
+        raise FormatError(f"{path.name}: expected a mapping, got {type(document).__name__}", remedy)
     validator = _make_validator(schema)
-    if not isinstance(document, dict) or not validator.validate(document):
-        faults = getattr(validator, "errors", None) or f"expected a mapping, got {type(document).__name__}"
-        raise FormatError(f"{path.name}: {faults}", f"spec/schema/{schema}.yaml says what {path.name} may hold")
+    faults = check(document) if validator.validate(document) else _flatten_errors(validator.errors)
+    if lines := _locate_faults(faults, content, path.name):
+        raise FormatError("\n".join(lines), remedy)
     return document
+
+
+def _flatten_errors(errors: Mapping[Any, Any], above: Field = ()) -> Iterator[Fault]:
+    for name, items in errors.items():
+        for item in items:
+            if isinstance(item, Mapping):
+                yield from _flatten_errors(item, (*above, name))
+            else:
+                yield (*above, name), item
+
+
+def _locate_faults(faults: Iterable[Fault], content: bytes, file: str) -> list[str]:
+    """Return "KV260.yaml:12: configurations[0].cores: what" for every fault, in the order of the lines."""
+    faults = list(faults)
+    places = read_document(content, file).places if faults else {}
+    located = []
+    for field, what in faults:
+        place = next((places[field[:end]] for end in range(len(field), -1, -1) if field[:end] in places), None)
+        located.append((place.key[0] if place else 1, f"{_show_field(field)}: {what}"))
+    return [f"{file}:{line}: {text}" for line, text in sorted(located)]
+
+
+def _show_field(field: Field) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in field).lstrip(".")
 
 
 @cache

@@ -144,7 +144,7 @@ def _from_fingerprint(catalogue: Catalogue, board: Board, release: Release, fing
         registered=False,
         status="not a registered target: the compiler makes it from the fingerprint",
         source="decoded from the fingerprint",
-        peak_ops_per_cycle=_peak(fingerprint),
+        peak_ops_per_cycle=fingerprint.peak_ops_per_cycle,
         batch=_batch(fingerprint),
     )
 
@@ -259,11 +259,6 @@ def _releases_for(catalogue: Catalogue, fingerprint: Fingerprint) -> str:
 
 def _prefix(fingerprint: Fingerprint) -> str:
     return f"{fingerprint.family}_ISA{fingerprint.isa}_{fingerprint.architecture}"
-
-
-def _peak(fingerprint: Fingerprint) -> int | None:
-    digits = fingerprint.architecture
-    return int(digits[1:]) if digits.startswith("B") else None
 
 
 def _batch(fingerprint: Fingerprint) -> int:

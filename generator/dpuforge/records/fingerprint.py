@@ -83,6 +83,11 @@ class Fingerprint:
             return f"C20B{self.bits(8, 8)}" if self.isa else f"C16M{self.bits(8, 4)}B{self.bits(4, 4)}"
         return ""
 
+    @property
+    def peak_ops_per_cycle(self) -> int | None:
+        """Operations per cycle of one core, for the family whose architecture is named after them (B4096)."""
+        return int(self.architecture[1:]) if self.architecture.startswith("B") else None
+
     def bits(self, low: int, count: int) -> int:
         """Return count bits of the feature code from bit low upwards."""
         return self.feature >> low & (1 << count) - 1

@@ -135,12 +135,13 @@ class Dpu:
 
 @dataclass(frozen=True)
 class DpuFamily:
-    """What all DPUs of a family share: operator rules that no target file states, with their sources."""
+    """What all DPUs of a family share: operator rules that no target file states, and what clock_mhz counts."""
 
     family: str
     type_code: int
     rules: Mapping[str, object]
     sources: Mapping[str, str]
+    clock_note: str = ""
 
 
 @dataclass(frozen=True)
