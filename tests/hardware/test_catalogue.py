@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dpuforge.errors import FormatError
+from dpuforge.load.boards import build_board, expand_configurations
 from dpuforge.load.catalogue import load_catalogue
 from dpuforge.load.resolve_board import resolve_board
 from dpuforge.paths import find_shipped
@@ -116,6 +118,20 @@ def test_every_board_of_the_facts_is_in_the_catalogue_number_for_number(catalogu
         assert key in known, row
 
 
+def test_what_is_derived_of_a_board_is_what_the_facts_say(catalogue: Catalogue, facts: Path) -> None:
+    """Name, family, peak, batch, TOPS, clock note and note of each row of boards.csv, stated in the file or derived."""
+    known = {
+        (item.family, item.target, item.peak_ops_per_cycle, item.peak_tops, item.batch, item.clock_note, item.note)
+        for item in configurations(catalogue)
+    }
+    for row in read_rows(facts / "boards.csv"):
+        peak = int(row["peak_ops_per_cycle"]) if row["peak_ops_per_cycle"] else None
+        tops = float(row["peak_tops"]) if row["peak_tops"] else None
+        batch = int(row["batch_per_core"]) if row["batch_per_core"].isdigit() else 1
+        key = (row["family"], row["target_name"], peak, tops, batch, row["ops_clock_note"], row["note"])
+        assert key in known, row
+
+
 def test_arch_json_of_every_board_is_what_the_facts_say(catalogue: Catalogue, facts: Path) -> None:
     """The content of arch.json is copied from boards.csv: a target for released boards, a fingerprint for others."""
     for row in read_rows(facts / "boards.csv"):
@@ -198,6 +214,120 @@ def test_a_board_file_with_a_mistake_is_refused_with_its_field(tmp_path: Path) -
     with pytest.raises(FormatError, match=r"BAD\.yaml.*descripton.*unknown field") as caught:
         load_catalogue(tmp_path).boards["BAD"]
     assert "spec/schema/board.yaml" in caught.value.remedy
+
+
+def test_a_new_board_takes_fifteen_lines(tmp_path: Path) -> None:
+    """A board with a released image and an overlay of its own, under two releases each, is complete in fifteen lines."""
+    for folder in ("dpus", "releases"):
+        shutil.copytree(find_shipped(f"spec/{folder}"), tmp_path / folder)
+    text = (
+        "board: MYBOARD\n"
+        "description: A board of our own\n"
+        "device: zynq_ultrascale_plus\n"
+        "custom_families: [DPUCZDX8G]\n"
+        "configurations:\n"
+        "  - {target: DPUCZDX8G_ISA1_B4096, fingerprint: '0x101000056010407', clock_mhz: 300, cores: 2, prebuilt: true,\n"
+        "     status: ours, source: xdputil query, releases: ['3.0', '3.5']}\n"
+        "  - name: MYBOARD small\n"
+        "    target: DPUCZDX8G_ISA1_B1600\n"
+        "    fingerprint: '0x101000056010404'\n"
+        "    cores: 1\n"
+        "    status: ours\n"
+        "    releases:\n"
+        "      - {release: '3.0', clock_mhz: 250, source: xdputil query under 3.0}\n"
+        "      - {release: '3.5', clock_mhz: 275, source: xdputil query under 3.5}\n"
+    )
+    assert len(text.splitlines()) <= 15
+    (tmp_path / "boards").mkdir()
+    (tmp_path / "boards" / "MYBOARD.yaml").write_text(text)
+    own = load_catalogue(tmp_path)
+    released, small = resolve_board(own, "MYBOARD", "3.5"), resolve_board(own, "MYBOARD", "3.5", "MYBOARD small")
+    assert (released.arch_json, released.cores) == ({"target": "DPUCZDX8G_ISA1_B4096"}, 2)
+    assert released.arch_json_path == "/opt/vitis_ai/compiler/arch/DPUCZDX8G/MYBOARD/arch.json"
+    assert (small.arch_json, small.clock_mhz) == ({"fingerprint": "0x101000056010404"}, 275)
+    assert (small.peak_ops_per_cycle, small.batch, small.source) == (1600, 1, "xdputil query under 3.5")
+    assert [item.peak_tops for item in own.boards["MYBOARD"].configurations] == [2.458, 2.458, 0.4, 0.44]
+
+
+def test_the_board_that_the_guide_shows_is_a_board(tmp_path: Path) -> None:
+    """The example of CONTRIBUTING.md is complete as it stands, in fifteen lines at most."""
+    guide = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    text = guide.partition("```yaml\nboard: MYBOARD")[2].partition("```")[0]
+    (tmp_path / "boards").mkdir()
+    (tmp_path / "boards" / "MYBOARD.yaml").write_text(f"board: MYBOARD{text}")
+    found = load_catalogue(tmp_path).boards["MYBOARD"]
+    assert [(item.release, item.source) for item in found.configurations] == [
+        ("3.0", "xdputil query under 3.0"),
+        ("3.5", "xdputil query under 3.5"),
+    ]
+    assert len(text.splitlines()) <= 15
+
+
+def test_what_a_release_states_stands_before_what_its_configuration_states() -> None:
+    """A configuration's facts hold under all its releases, except where a release states its own."""
+    shared = {"status": "verified", "source": "a log", "clock_mhz": 300}
+    rows = [{"release": "2.5", "clock_mhz": 275}, "3.0"]
+    document = {"board": "B", "configurations": [{**shared, "releases": rows}, {**shared, "release": "1.3"}]}
+    assert [(facts["name"], facts["release"], facts["clock_mhz"]) for _, facts in expand_configurations(document)] == [
+        ("B", "2.5", 275),
+        ("B", "3.0", 300),
+        ("B", "1.3", 300),
+    ]
+
+
+def test_no_board_file_states_what_follows_from_its_other_facts(catalogue: Catalogue) -> None:
+    """Leaving out any stated value that can be derived changes the board: no file says a thing twice."""
+    derivable = {"name", "family", "batch", "peak_ops_per_cycle", "peak_tops", "clock_note"}
+    derivable |= {"arch_json", "arch_json_path", "prebuilt"}
+    for name, board in catalogue.boards.items():
+        document = yaml.safe_load((find_shipped("spec/boards") / f"{name}.yaml").read_text(encoding="utf-8"))
+        for configuration in document["configurations"]:
+            for place in (configuration, *configuration.get("releases", ())):
+                for key in derivable & set(place) if isinstance(place, dict) else ():
+                    value = place.pop(key)
+                    assert build_board(document, catalogue.dpus, catalogue.families) != board, (name, place, key)
+                    place[key] = value
+
+
+@pytest.mark.parametrize(
+    ("line", "changed", "message"),
+    [
+        (7, "    cores: two", "BAD.yaml:7: configurations[0].cores: must be of integer type"),
+        (10, "      - {release: 3.0, source: a log}", "BAD.yaml:10: configurations[0].releases[0].release: must be of"),
+        (10, "      - {release: '3.0'}", "BAD.yaml:10: configurations[0].releases[0].source: required field"),
+        (10, "      - {source: a log}", "BAD.yaml:10: configurations[0].releases[0].release: required field"),
+        (11, "      - 3.5", "BAD.yaml:11: configurations[0].releases[1]: must be of"),
+        (8, "    satus: ours", "BAD.yaml:8: configurations[0].satus: unknown field"),
+        (5, "  - fingerprint: 0x101000056010404", "BAD.yaml:5: configurations[0].fingerprint: must be of string"),
+        (9, "    release: '3.0'", "BAD.yaml:10: not YAML"),
+    ],
+)
+def test_every_mistake_in_a_board_file_is_told_with_its_line(
+    tmp_path: Path, line: int, changed: str, message: str
+) -> None:
+    """The message leads to the line of the file, in a configuration as in one of its releases."""
+    lines = [
+        "board: BAD",
+        "description: A board with one mistake",
+        "device: zynq_ultrascale_plus",
+        "configurations:",
+        "  - fingerprint: '0x101000056010404'",
+        "    clock_mhz: 300",
+        "    cores: 1",
+        "    status: ours",
+        "    releases:",
+        "      - {release: '3.0', source: a log}",
+        "      - {release: '3.5', source: a log}",
+    ]
+    (tmp_path / "boards").mkdir()
+    path = tmp_path / "boards" / "BAD.yaml"
+    path.write_text("\n".join(lines))
+    assert len(load_catalogue(tmp_path).boards["BAD"].configurations) == 2
+    lines[line - 1] = changed
+    path.write_text("\n".join(lines))
+    with pytest.raises(FormatError) as caught:
+        load_catalogue(tmp_path).boards["BAD"]
+    assert message in caught.value.message
 
 
 def test_reading_one_board_does_not_read_the_other_files() -> None:

@@ -160,7 +160,9 @@ def _read_document(path: Path, schema: str, check: Check) -> dict[str, Any]:
     try:
         document = yaml.load(content, Loader=LOADER)
     except yaml.YAMLError as error:
-        raise FormatError(f"{path.name}: not YAML: {error}", f"mend {path}") from None
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path.name}:{mark.line + 1}" if mark else path.name
+        raise FormatError(f"{place}: not YAML: {getattr(error, 'problem', error)}", f"mend {path}") from None
     remedy = f"spec/schema/{schema}.yaml says what {path.name} may hold"
     if not isinstance(document, dict):
         raise FormatError(f"{path.name}: expected a mapping, got {type(document).__name__}", remedy)
