@@ -217,7 +217,7 @@ def test_a_board_file_with_a_mistake_is_refused_with_its_field(tmp_path: Path) -
 
 
 def test_a_new_board_takes_fifteen_lines(tmp_path: Path) -> None:
-    """A board with a released image and an overlay of its own, under two releases each, is complete in fifteen lines."""
+    """A board with a released image and an overlay, under two releases each, is complete in fifteen lines."""
     for folder in ("dpus", "releases"):
         shutil.copytree(find_shipped(f"spec/{folder}"), tmp_path / folder)
     text = (
@@ -226,8 +226,8 @@ def test_a_new_board_takes_fifteen_lines(tmp_path: Path) -> None:
         "device: zynq_ultrascale_plus\n"
         "custom_families: [DPUCZDX8G]\n"
         "configurations:\n"
-        "  - {target: DPUCZDX8G_ISA1_B4096, fingerprint: '0x101000056010407', clock_mhz: 300, cores: 2, prebuilt: true,\n"
-        "     status: ours, source: xdputil query, releases: ['3.0', '3.5']}\n"
+        "  - {target: DPUCZDX8G_ISA1_B4096, fingerprint: '0x101000056010407', clock_mhz: 300, cores: 2,\n"
+        "     prebuilt: true, status: ours, source: xdputil query, releases: ['3.0', '3.5']}\n"
         "  - name: MYBOARD small\n"
         "    target: DPUCZDX8G_ISA1_B1600\n"
         "    fingerprint: '0x101000056010404'\n"
@@ -297,6 +297,8 @@ def test_no_board_file_states_what_follows_from_its_other_facts(catalogue: Catal
         (10, "      - {release: '3.0'}", "BAD.yaml:10: configurations[0].releases[0].source: required field"),
         (10, "      - {source: a log}", "BAD.yaml:10: configurations[0].releases[0].release: required field"),
         (11, "      - 3.5", "BAD.yaml:11: configurations[0].releases[1]: must be of"),
+        (5, "  - fingerprint: '0x0'", "BAD.yaml:5: configurations[0].fingerprint: value does not match regex"),
+        (7, "    prebuilt: true", "BAD.yaml:10: configurations[0].releases[0].target: required field of a released"),
         (8, "    satus: ours", "BAD.yaml:8: configurations[0].satus: unknown field"),
         (5, "  - fingerprint: 0x101000056010404", "BAD.yaml:5: configurations[0].fingerprint: must be of string"),
         (9, "    release: '3.0'", "BAD.yaml:10: not YAML"),

@@ -83,7 +83,7 @@ def _describe_image(fields: Mapping[str, Any]) -> dict[str, Any]:
     if fields.get("prebuilt"):
         folder = fields["name"].replace(" ", "")
         path = f"{_ARCH_FOLDER}/{fields['family']}/{folder}/arch.json"
-        return {"arch_json": {"target": fields["target"]}, "arch_json_path": path}
+        return {"arch_json": {"target": fields.get("target", "")}, "arch_json_path": path}
     value = fields.get("fingerprint")
     return {} if value is None else {"arch_json": {"fingerprint": f"{value:#x}"}}
 
