@@ -28,9 +28,12 @@ from dpuforge.emulator.nndct.torch_quantizer import torch_quantizer
 from dpuforge.emulator.quantised_graph import QuantisedGraph
 from dpuforge.xmodel.diff import diff_xmodels
 from dpuforge.xmodel.read import read_xmodel
+from tests.conftest import REPO
 from tests.emulator.recorded import arrays
 
 FAMILIES = ("micro", "dense")
+PAGE = REPO / "docs" / "fidelity.md"
+_BEGIN, _END = "<!-- table -->", "<!-- end of table -->"
 BIAS_TOLERANCE = 2e-6  # between torch versions the sums of bias correction differ in their last bit
 
 
@@ -264,16 +267,30 @@ def format_table(rows: Sequence[Figures]) -> str:
     """Return the Markdown table of docs/fidelity.md, one row a recording, totals last."""
     columns = ("positions", "names", "key order", "digest", "bias", "outputs", "loaded", "xmodel", "ONNX")
     lines = ["| network | " + " | ".join(columns) + " | what differs |", "|---" * (len(columns) + 2) + "|"]
-    lines += [_format_row(row) for row in rows]
+    lines += [format_row(row) for row in rows]
     whole = sum(row.whole for row in rows)
     equal, total = (sum(row.positions[index] for row in rows) for index in (0, 1))
     lines += ["", f"{whole} of {len(rows)} networks equal in everything; {equal} of {total} positions equal."]
     return "\n".join(lines)
 
 
-def _format_row(row: Figures) -> str:
+def format_row(row: Figures) -> str:
+    """Return one recording's row of the table."""
     marks = [row.names, row.order, row.digest, row.bias, row.outputs, row.loaded_outputs, row.xmodel, row.onnx]
     cells = ["-" if mark is None else "yes" if mark else "**no**" for mark in marks]
     more = f" (+{len(row.differences) - 4})" if len(row.differences) > 4 else ""
     text = ("; ".join(row.differences[:4]) + more).replace("|", "\\|")
     return f"| {row.recorded.label} | {row.positions[0]}/{row.positions[1]} | " + " | ".join(cells) + f" | {text} |"
+
+
+def replace_table(page: str, table: str) -> str:
+    """Return the page with the table between its two marks replaced."""
+    head, _, rest = page.partition(_BEGIN)
+    _, _, tail = rest.partition(_END)
+    return f"{head}{_BEGIN}\n{table}\n{_END}{tail}"
+
+
+def read_rows(page: str) -> dict[str, str]:
+    """Return the page's rows by recording."""
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "/" in line.split("|")[1]]
+    return {line.split("|")[1].strip(): line for line in rows}
