@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from dpuforge.commands.board_lock import board_lock
+from dpuforge.commands.lock_board import board_lock
 from dpuforge.errors import ExitCode, FormatError, SpecError, UserError
-from dpuforge.load.board_lock import check_lock, find_lock, find_releases, read_lock, write_lock
 from dpuforge.load.board_query import read_query, read_query_file
 from dpuforge.load.catalogue import load_catalogue
+from dpuforge.load.lock_file import check_lock, find_lock, find_releases, read_lock, write_lock
 from dpuforge.load.resolve_board import resolve_board
 from dpuforge.pipeline import prepare_spec
 from dpuforge.records.board_lock import BoardFacts

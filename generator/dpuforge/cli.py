@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dpuforge import __version__
-from dpuforge.commands import board_lock, hardware, machine, project, xmodel
+from dpuforge.commands import lock_board, on_hardware, on_machine, on_spec, on_xmodel
 from dpuforge.commands.screen import print_message, set_colour
 from dpuforge.errors import ExitCode, Interrupted, UserError
 
@@ -25,26 +25,26 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    machine.init,
-    project.validate,
-    project.explain,
-    project.generate,
-    project.check,
-    project.diff,
-    project.plan,
-    project.run,
-    project.report,
-    hardware.boards,
-    hardware.backbones,
-    hardware.releases,
-    hardware.estimate,
-    board_lock.board_lock,
-    project.schema,
-    machine.doctor,
-    machine.emulator_path,
+    on_machine.init,
+    on_spec.validate,
+    on_spec.explain,
+    on_spec.generate,
+    on_spec.check,
+    on_spec.diff,
+    on_spec.plan,
+    on_spec.run,
+    on_spec.report,
+    on_hardware.boards,
+    on_hardware.backbones,
+    on_hardware.releases,
+    on_hardware.estimate,
+    lock_board.board_lock,
+    on_spec.schema,
+    on_machine.doctor,
+    on_machine.emulator_path,
 ):
     app.command()(command)
-app.add_typer(xmodel.app, name="xmodel")
+app.add_typer(on_xmodel.app, name="xmodel")
 
 
 def _print_version(wanted: bool) -> None:

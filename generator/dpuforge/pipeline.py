@@ -1,107 +1,103 @@
-"""READ FIRST. The whole of dpuforge on one page: load, plan, render, write, execute, report."""
+"""READ FIRST. The whole of dpuforge on one page: load, plan, render, write, execute, report.
+
+Every command on a spec takes the first steps of `run`. Nothing is touched before `write`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpuforge.errors import UsageError
-from dpuforge.load.board_lock import settle_targets
-from dpuforge.load.catalogue import load_catalogue
-from dpuforge.load.project import LoadedSpec, load_project
-from dpuforge.load.resolve_board import resolve_board
+from dpuforge import running
+from dpuforge.execute.results import write_json
+from dpuforge.execute.run_stages import Folders, run_stages
+from dpuforge.load.catalogue import shipped_catalogue
+from dpuforge.load.load_spec import load_project
+from dpuforge.load.lock_file import resolve_targets
 from dpuforge.paths import find_root
 from dpuforge.plan.plan import make_plan
 from dpuforge.records.files import Change, FileChange, RenderedFile
-from dpuforge.records.hardware import BoardTarget, Catalogue
+from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan
-from dpuforge.records.project import Project
 from dpuforge.records.result import StageResult
 from dpuforge.render.folder import compare_folder, write_folder
 from dpuforge.render.render import render_plan
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A spec that was loaded, planned and rendered; nothing is written yet."""
+def run(path: Path, request: running.Request, watch: running.Watch) -> tuple[dict[str, Any], running.Failure | None]:
+    """Take a spec through all six steps; return the report's document and the first failure, if there is one.
 
-    loaded: LoadedSpec
-    root: Path
-    targets: tuple[BoardTarget, ...]
-    plan: Plan
-    files: tuple[RenderedFile, ...]
-
-    @property
-    def project(self) -> Project:
-        """The project of the spec."""
-        return self.loaded.project
-
-    def generated(self, out: Path | None = None) -> Path:
-        """Return the folder of the generated files: out/<project>, by default root/generated/<project>."""
-        return (out or self.root / "generated") / self.project.project
-
-    def other_boards(self, boards: Sequence[str]) -> tuple[str, ...]:
-        """Return the project's boards that are not among boards (none where boards is empty)."""
-        names = [target.board for target in self.targets]
-        unknown = sorted(set(boards) - set(names))
-        if unknown:
-            raise UsageError(
-                f"{self.project.spec.path} has no board {', '.join(unknown)}",
-                f"its target.boards are {', '.join(names)}",
-            )
-        return tuple(name for name in names if boards and name not in boards)
-
-    @property
-    def build(self) -> Path:
-        """The folder where stages run and write."""
-        return self.root / "build" / self.project.project
+    watch is given the number of stages and returns who observes them.
+    Raises SpecError, MissingToolError, StageError or UsageError before anything is written, Interrupted on Ctrl-C.
+    """
+    job = load(path)
+    planned = plan(job)
+    files = render(planned)
+    work = running.choose_work(job, planned, request)
+    results: tuple[StageResult, ...] = ()
+    if work.stages:
+        write(job, files)
+        results = execute(job, planned, work, watch)
+    return report(job, planned, work.place.name), running.find_failure(results, job.build)
 
 
-def prepare_spec(path: Path) -> Prepared:
-    """Load, plan and render a spec; nothing is written.
+def load(path: Path) -> Job:
+    """Read a spec and what is known of its hardware.
 
     Raises SpecError with every problem of the spec at once, or where a board's lock says that it carries another DPU.
     """
-    catalogue = load_catalogue()
+    catalogue = shipped_catalogue()
     loaded = load_project(path, catalogue)
-    project = loaded.project
-    targets = settle_targets(catalogue, loaded, resolve_targets(catalogue, project), path)
-    plan = make_plan(project, targets, catalogue.releases[project.target.vitis_ai])
-    return Prepared(loaded, find_root(path), targets, plan, render_plan(plan))
+    return Job(loaded.project, find_root(path), catalogue, resolve_targets(catalogue, loaded), loaded.warnings)
 
 
-def resolve_targets(catalogue: Catalogue, project: Project) -> tuple[BoardTarget, ...]:
-    """Return the DPU that each board of a project stands for, whatever the boards themselves reported."""
-    return tuple(
-        resolve_board(catalogue, choice.board, project.target.vitis_ai, choice.dpu, choice.fingerprint)
-        for choice in project.target.boards
-    )
+def plan(job: Job) -> Plan:
+    """Say which files and which stages a spec leads to."""
+    return make_plan(job.project, job.targets, job.release)
 
 
-def generate(prepared: Prepared, out: Path | None = None, boards: Sequence[str] = ()) -> tuple[FileChange, ...]:
+def render(planned: Plan) -> tuple[RenderedFile, ...]:
+    """Return the text of every generated file."""
+    return render_plan(planned)
+
+
+def compare(job: Job, files: Sequence[RenderedFile], out: Path | None = None) -> tuple[FileChange, ...]:
+    """Return the differences between generated/<project>/ and the rendered files; `write` would undo them."""
+    changes = compare_folder(files, job.generated(out))
+    return tuple(change for change in changes if change.change is not Change.IDENTICAL)
+
+
+def write(
+    job: Job, files: Sequence[RenderedFile], out: Path | None = None, boards: Sequence[str] = ()
+) -> tuple[FileChange, ...]:
     """Write generated/<project>/ and return what was done to every file.
 
     With boards, the folders of the project's other boards are left as they are.
     """
-    left = tuple(f"boards/{name}/" for name in prepared.other_boards(boards))
-    return write_folder(prepared.files, prepared.generated(out), left)
+    left = tuple(f"boards/{name}/" for name in job.other_boards(boards))
+    return write_folder(files, job.generated(out), left)
 
 
-def compare(prepared: Prepared, out: Path | None = None) -> tuple[FileChange, ...]:
-    """Return the differences between generated/<project>/ and what the spec says."""
-    changes = compare_folder(prepared.files, prepared.generated(out))
-    return tuple(change for change in changes if change.change is not Change.IDENTICAL)
+def execute(job: Job, planned: Plan, work: running.Work, watch: running.Watch) -> tuple[StageResult, ...]:
+    """Run the chosen stages that are stale in build/<project>/, up to the first that fails; return their results."""
+    folders = Folders(job.root, job.generated(), job.build)
+    check = running.make_check(job)
+    with watch(len(work.stages)) as observer:
+        return run_stages(work.stages, planned.stages, work.place, folders, observer, work.jobs, check)
 
 
-def report(prepared: Prepared, results: dict[str, StageResult], toolchain: str) -> dict[str, Any]:
-    """Write report.json, report.md and report.html into build/<project>/ and return the document."""
-    from dpuforge.execute.results import write_json
+def report(job: Job, planned: Plan, toolchain: str = "") -> dict[str, Any]:
+    """Write report.json, report.md and report.html of the results in build/<project>/; return the document.
+
+    toolchain names who ran the stages last, "" where that shows in the results alone.
+    """
     from dpuforge.report.document import build_report
     from dpuforge.report.pages import render_pages, write_pages
 
-    document = build_report(prepared.project.project, prepared.plan.spec_sha256, toolchain, prepared.targets, results)
-    write_pages(prepared.build, render_pages(document))
-    write_json(prepared.build / "report.json", document)
+    results = running.read_results(job, planned)
+    name = running.name_toolchain(job, planned, results, toolchain)
+    document = build_report(job.project.project, planned.spec_sha256, name, job.targets, results)
+    write_pages(job.build, render_pages(document))
+    write_json(job.build / "report.json", document)
     return document

@@ -1,7 +1,7 @@
 """The preflight stage: read the xmodel back, run it on integers, and check it against every board's DPU.
 
-It is the last stage that needs no AMD tool. It runs as `python -m dpuforge.preflight`, joins load, xmodel and
-hardware, and predicts: what it says of a board was not measured on one.
+It is the last stage that needs no AMD tool. It runs as `python -m dpuforge.preflight` in a process of its own, joins
+the spec with xmodel and hardware, and predicts: what it says of a board was not measured on one.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dpuforge import __version__
+from dpuforge import __version__, pipeline
 from dpuforge.errors import StageError, UserError
+from dpuforge.estimating import estimate_boards
 from dpuforge.execute.results import hash_file, write_result
-from dpuforge.hardware.estimate import Estimate, estimate_operators, find_target
-from dpuforge.load.catalogue import load_catalogue
-from dpuforge.load.project import load_project
-from dpuforge.load.resolve_board import resolve_board
+from dpuforge.hardware.estimate import Estimate
+from dpuforge.records.job import Job
 from dpuforge.records.project import Project
 from dpuforge.records.result import StageResult, Status
 from dpuforge.xmodel.dump import compare_with_dump
@@ -35,45 +34,45 @@ def main() -> None:
         parser.add_argument(option, required=True, type=Path)
     parser.add_argument("--sha256", default="", help="digest of the spec; it only decides when the stage is stale")
     arguments = parser.parse_args()
-    project = load_project(arguments.root / arguments.spec).project
-    xmodel = arguments.build / "deploy" / f"{project.target.net_name}_int.xmodel"
-    metrics: dict[str, Any] = {}
-    status, reason = _judge(project, xmodel, metrics)
-    if reason:
-        print(f"preflight: {reason}")
-    name = xmodel.relative_to(arguments.root).as_posix() if xmodel.is_relative_to(arguments.root) else str(xmodel)
-    result = StageResult(
-        stage="preflight",
-        status=status,
-        reason=reason,
-        toolchain={"name": "dpuforge", "versions": {"dpuforge": __version__}},
-        inputs={name: hash_file(xmodel)} if xmodel.is_file() else {},
-        metrics=metrics,
-    )
+    result = _judge(arguments.root / arguments.spec, arguments.root, arguments.build)
+    if result.reason:
+        print(f"preflight: {result.reason}")
     write_result(arguments.build / "preflight", result)
-    raise SystemExit(StageError.exit_code if status is Status.FAILED else 0)
+    raise SystemExit(StageError.exit_code if result.status is Status.FAILED else 0)
 
 
-def _judge(project: Project, xmodel: Path, metrics: dict[str, Any]) -> tuple[Status, str]:
-    device = project.quantization.target_device
-    if device != "DPU":
-        return Status.SKIPPED, f"the quantizer writes no xmodel for target_device {device}: there is nothing to check"
+def _judge(spec: Path, root: Path, build: Path) -> StageResult:
+    metrics: dict[str, Any] = {}
+    inputs: dict[str, str] = {}
+    status, reason = Status.DONE, ""
     try:
-        _check(project, xmodel, metrics)
+        job = pipeline.load(spec)
+        xmodel = build / "deploy" / f"{job.project.target.net_name}_int.xmodel"
+        if xmodel.is_file():
+            name = xmodel.relative_to(root).as_posix() if xmodel.is_relative_to(root) else str(xmodel)
+            inputs[name] = hash_file(xmodel)
+        device = job.project.quantization.target_device
+        if device == "DPU":
+            _check(job, xmodel, metrics)
+        else:
+            status = Status.SKIPPED
+            reason = f"the quantizer writes no xmodel for target_device {device}: there is nothing to check"
     except UserError as error:
-        return Status.FAILED, str(error)
-    return Status.DONE, ""
+        status, reason = Status.FAILED, str(error)
+    toolchain = {"name": "dpuforge", "versions": {"dpuforge": __version__}}
+    return StageResult("preflight", status, reason, toolchain=toolchain, inputs=inputs, metrics=metrics)
 
 
-def _check(project: Project, xmodel: Path, metrics: dict[str, Any]) -> None:
+def _check(job: Job, xmodel: Path, metrics: dict[str, Any]) -> None:
     """Fill metrics; raise a UserError at the first check that fails, with the boards' figures already in place."""
     if not xmodel.is_file():
         raise StageError(f"{xmodel} does not exist", "run the deploy stage; only target_device DPU writes an xmodel")
     graph = read_xmodel(xmodel)
     print(f"read {xmodel.name}: {len(graph.ops)} operators")
     metrics["integer_run"] = _run_on_integers(graph, xmodel.parent / _DUMP)
-    metrics["boards"] = {board: _describe(item) for board, item in _estimate(project, graph).items()}
-    _check_subgraphs(project, metrics["boards"])
+    estimates = estimate_boards(job.catalogue, neutral_operators(graph), job.targets)
+    metrics["boards"] = {estimate.board.board: _describe(estimate) for estimate in estimates}
+    _check_subgraphs(job.project, metrics["boards"])
 
 
 def _run_on_integers(graph: Graph, folder: Path) -> dict[str, int]:
@@ -87,16 +86,6 @@ def _run_on_integers(graph: Graph, folder: Path) -> dict[str, int]:
         raise StageError(f"the xmodel, run on integers, differs from the quantised network in {names}")
     print(f"integer run: {found.tensors} tensors, {found.values} values, all equal to the quantised network's")
     return {"tensors": found.tensors, "values": found.values}
-
-
-def _estimate(project: Project, graph: Graph) -> dict[str, Estimate]:
-    catalogue, operators = load_catalogue(), neutral_operators(graph)
-    found = {}
-    for choice in project.target.boards:
-        release = project.target.vitis_ai
-        target = resolve_board(catalogue, choice.board, release, choice.dpu, choice.fingerprint)
-        found[target.board] = estimate_operators(operators, target, find_target(catalogue, target))
-    return found
 
 
 def _describe(estimate: Estimate) -> dict[str, Any]:

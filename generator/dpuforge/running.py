@@ -1,33 +1,30 @@
-"""Join the plan with execution: run the stale stages of a spec, say which are stale, report what there is."""
+"""What joins a plan with its execution: which stages to run, what stops them before they start, which are stale."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dpuforge import pipeline
 from dpuforge.errors import ExitCode, FormatError
 from dpuforge.execute.results import read_result
-from dpuforge.execute.stages import (
+from dpuforge.execute.run_stages import (
     LOG,
     Check,
-    Folders,
     Observer,
     Selection,
     Verdict,
     check_tools,
-    run_stages,
     select_stages,
 )
 from dpuforge.execute.staleness import describe_inputs, explain_staleness, hash_inputs
 from dpuforge.execute.toolchain import ToolchainPlace, find_toolchain
-from dpuforge.load.catalogue import load_catalogue
 from dpuforge.plan.flow_contexts import find_image
-from dpuforge.records.plan import PlannedStage
+from dpuforge.records.job import Job
+from dpuforge.records.plan import Plan, PlannedStage
 from dpuforge.records.result import StageResult, Status
 
 
@@ -51,50 +48,50 @@ class Request:
     jobs: int = 1
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a request comes down to: (stage, forced) in order, none where only the report is wanted, and the place."""
+
+    place: ToolchainPlace
+    stages: tuple[tuple[PlannedStage, bool], ...] = ()
+    jobs: int = 1
+
+
 Watch = Callable[[int], AbstractContextManager[Observer]]
 
 
-def run_spec(path: Path, request: Request, watch: Watch) -> tuple[dict[str, Any], Failure | None]:
-    """Generate, run the stale stages, report; return the report's document and the failure, if there is one.
+def choose_work(job: Job, plan: Plan, request: Request) -> Work:
+    """Return the stages that a request names.
 
-    watch is given the number of stages and returns who observes them.
-    Raises SpecError, MissingToolError or UsageError before anything runs, and Interrupted on Ctrl-C.
+    Raises UsageError, MissingToolError or StageError where they could not end well: before anything is written.
     """
-    item = pipeline.prepare_spec(path)
-    place = find_place(item, request.toolchain)
-    others = item.other_boards(request.boards)
-    selection = request.selection
-    planned = [stage for stage in item.plan.stages if not stage.board or stage.board not in others]
+    place = find_place(job, request.toolchain)
+    others, selection = job.other_boards(request.boards), request.selection
     if selection.start == "report":
-        return report_spec(item, place.name), None
+        return Work(place)
+    stages = [stage for stage in plan.stages if not stage.board or stage.board not in others]
     until_report = Selection(selection.start, "" if selection.until == "report" else selection.until)
-    chosen = select_stages(planned, until_report)
+    chosen = select_stages(stages, until_report)
     check_tools([stage for stage, _ in chosen], place)
-    _check_partition(item, chosen)
-    pipeline.generate(item)
-    folders = Folders(item.root, item.generated(), item.build)
-    with watch(len(chosen)) as observer:
-        ended = run_stages(chosen, item.plan.stages, place, folders, observer, request.jobs, _make_check(item))
-    failed = next((result for result in ended if result.status is Status.FAILED), None)
-    document = report_spec(item, place.name)
-    return document, _describe_failure(failed, item.build) if failed else None
+    _check_partition(job, [stage for stage, _ in chosen])
+    return Work(place, chosen, request.jobs)
 
 
-def _check_partition(item: pipeline.Prepared, chosen: tuple[tuple[PlannedStage, bool], ...]) -> None:
+def _check_partition(job: Job, chosen: Sequence[PlannedStage]) -> None:
     """Refuse, before a training that has never been done, a network that would not run on the DPU as demanded."""
-    training = [stage for stage, _ in chosen if stage.name == "train"]
-    on_dpu = item.project.quantization.target_device == "DPU"
-    if not training or not on_dpu or read_result(item.build / training[0].key) is not None:
+    training = [stage for stage in chosen if stage.name == "train"]
+    on_dpu = job.project.quantization.target_device == "DPU"
+    if not training or not on_dpu or read_result(job.build / training[0].key) is not None:
         return
     from dpuforge.estimating import check_before_training
 
-    for line in check_before_training(item.project, item.root, item.targets):
+    for line in check_before_training(job):
         print(line, file=sys.stderr)
 
 
-def _make_check(item: pipeline.Prepared) -> Check:
+def make_check(job: Job) -> Check:
     """Return what holds a compiled xmodel against its board, once compile.sh is content."""
-    targets = {target.board: target for target in item.targets}
+    targets = {target.board: target for target in job.targets}
 
     def check(stage: PlannedStage, folder: Path) -> Verdict:
         if stage.name != "compile":
@@ -103,56 +100,56 @@ def _make_check(item: pipeline.Prepared) -> Check:
         from dpuforge.xmodel.show import read_compiled
 
         try:
-            compiled = read_compiled(folder / f"{item.project.target.net_name}.xmodel")
+            compiled = read_compiled(folder / f"{job.project.target.net_name}.xmodel")
         except FormatError as error:
             return Verdict(metrics={"read_back": f"not checked: {error.message}"})
         if not compiled.dpu_subgraphs:
             return Verdict(metrics={"read_back": "not checked: the xmodel names no DPU subgraph"})
-        wrong = check_compiled(compiled, targets[stage.board], item.project.target.dpu_subgraphs)
+        wrong = check_compiled(compiled, targets[stage.board], job.project.target.dpu_subgraphs)
         return Verdict("; ".join(wrong), {"read_back": "checked", **asdict(compiled)})
 
     return check
 
 
-def _describe_failure(result: StageResult, build: Path) -> Failure:
-    key = f"{result.stage}/{result.board}" if result.board else result.stage
-    return Failure(key, result.reason, build / key / LOG)
+def find_failure(results: Sequence[StageResult], build: Path) -> Failure | None:
+    """Return the first failure among the results of a run."""
+    for result in results:
+        if result.status is Status.FAILED:
+            key = f"{result.stage}/{result.board}" if result.board else result.stage
+            return Failure(key, result.reason, build / key / LOG)
+    return None
 
 
-def find_place(item: pipeline.Prepared, toolchain: str) -> ToolchainPlace:
+def find_place(job: Job, toolchain: str) -> ToolchainPlace:
     """Return where the project's scripts run; toolchain overrides the spec's."""
-    release = load_catalogue().releases[item.project.target.vitis_ai]
-    return find_toolchain(toolchain or item.project.run.toolchain.value, find_image(release))
+    return find_toolchain(toolchain or job.project.run.toolchain.value, find_image(job.release))
 
 
-def read_results(item: pipeline.Prepared) -> dict[str, StageResult]:
+def read_results(job: Job, plan: Plan) -> dict[str, StageResult]:
     """Return what the stages of a project left in build/, in the order of the plan."""
-    found = {stage.key: read_result(item.build / stage.key) for stage in item.plan.stages}
+    found = {stage.key: read_result(job.build / stage.key) for stage in plan.stages}
     return {key: result for key, result in found.items() if result is not None}
 
 
-def report_spec(item: pipeline.Prepared, toolchain: str = "") -> dict[str, Any]:
-    """Write the report of whatever results there are and return its document."""
-    results = read_results(item)
-    quantized = [stage.key for stage in item.plan.stages if stage.uses_toolchain and stage.key in results]
+def name_toolchain(job: Job, plan: Plan, results: Mapping[str, StageResult], toolchain: str = "") -> str:
+    """Return the toolchain that a report names: one emulated result makes the whole report an emulated one."""
+    quantized = [stage.key for stage in plan.stages if stage.uses_toolchain and stage.key in results]
     made_by = {str(results[key].toolchain.get("name", "")) for key in quantized} - {"", "dpuforge"}
-    # One emulated result makes the whole report an emulated one.
-    named = toolchain or next(iter(sorted(made_by)), item.project.run.toolchain.value)
-    name = "emulator" if "emulator" in made_by else named
-    return pipeline.report(item, results, name)
+    named = toolchain or next(iter(sorted(made_by)), job.project.run.toolchain.value)
+    return "emulator" if "emulator" in made_by else named
 
 
-def find_stale(item: pipeline.Prepared, toolchain: str) -> list[dict[str, Any]]:
+def find_stale(job: Job, plan: Plan, toolchain: str) -> list[dict[str, Any]]:
     """Return one row per stage: its key, why it must run ("" where it need not or cannot), its minutes last time."""
-    place = find_place(item, toolchain)
-    results = read_results(item)
+    place = find_place(job, toolchain)
+    results = read_results(job, plan)
     stale: dict[str, str] = {}
     rows = []
-    for stage in item.plan.stages:
-        key = hash_inputs(describe_inputs(stage, place, item.generated(), item.root, results))
+    for stage in plan.stages:
+        key = hash_inputs(describe_inputs(stage, place, job.generated(), job.root, results))
         missing = any(place.find_tool(tool) is None for tool in stage.tools)
         waits = [name for name in stage.needs if stale.get(name)]
-        why = explain_staleness(item.build / stage.key, key, item.root) or (f"after {waits[0]}" if waits else "")
+        why = explain_staleness(job.build / stage.key, key, job.root) or (f"after {waits[0]}" if waits else "")
         stale[stage.key] = why = "" if missing else why
         last = results.get(stage.key)
         minutes = round(last.seconds / 60, 2) if last and last.seconds else None

@@ -15,7 +15,7 @@ import pytest
 from dpuforge.errors import Interrupted, MissingToolError, UsageError
 from dpuforge.execute.process import explain_exit, run_logged
 from dpuforge.execute.results import RESULT, read_result
-from dpuforge.execute.stages import LOG, Folders, Selection, Verdict, check_tools, run_stages, select_stages
+from dpuforge.execute.run_stages import LOG, Folders, Selection, Verdict, check_tools, run_stages, select_stages
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.result import StageResult, Status

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dpuforge.hardware.fingerprint import CzFeatures, decode_cz, encode_cz, synthesise_dpu
+from dpuforge.hardware.dpu_features import CzFeatures, decode_cz, encode_cz, synthesise_dpu
 from dpuforge.records.fingerprint import CZ_ARCHITECTURES, Fingerprint
 from dpuforge.records.hardware import Catalogue, Dpu
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dpuforge.errors import Problem
-from dpuforge.load.project import validate_file
+from dpuforge.load.load_spec import validate_file
 
 GOOD = """\
 project: demo

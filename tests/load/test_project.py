@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dpuforge.errors import SpecError, UserError
-from dpuforge.load.project import load_project, validate_file
+from dpuforge.load.load_spec import load_project, validate_file
 from dpuforge.records.project import BoardChoice, EarlyStopping, FrozenLayers, InputSize, Method
 
 from .conftest import GOOD
@@ -157,6 +157,8 @@ def test_loading_a_spec_imports_no_torch() -> None:
     """Names of networks come from data: the loader never imports a framework by itself."""
     import subprocess
 
-    code = "import sys, dpuforge.load.project; print([m for m in ('torch', 'numpy', 'jsonschema') if m in sys.modules])"
+    code = (
+        "import sys, dpuforge.load.load_spec; print([m for m in ('torch', 'numpy', 'jsonschema') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

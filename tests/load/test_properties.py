@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dpuforge.errors import Problem
-from dpuforge.load.project import validate_file
-from dpuforge.load.schema import read_schema
+from dpuforge.load.load_spec import validate_file
+from dpuforge.load.spec_schema import read_schema
 
 from .conftest import GOOD
 

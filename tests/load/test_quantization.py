@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dpuforge.errors import Problem
 from dpuforge.load.defaults import fill_defaults
-from dpuforge.load.project import load_project
+from dpuforge.load.load_spec import load_project
 from dpuforge.load.quantization import check_quantization, to_quant_json
 from dpuforge.quant_config import PARAM_KEYS, TENSOR_TYPES, check_config
 from dpuforge.quant_config.tables import BOOLEANS, ENUMS

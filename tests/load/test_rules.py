@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dpuforge.load.catalogue import load_catalogue
-from dpuforge.load.project import validate_file
+from dpuforge.load.load_spec import validate_file
 
 from .conftest import GOOD
 

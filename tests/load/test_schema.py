@@ -12,8 +12,8 @@ import yaml
 
 from dpuforge.load.backbones import load_backbones
 from dpuforge.load.json_schema import project_json_schema
-from dpuforge.load.project import load_project
-from dpuforge.load.schema import _SpecValidator, read_schema
+from dpuforge.load.load_spec import load_project
+from dpuforge.load.spec_schema import _SpecValidator, read_schema
 from dpuforge.paths import find_shipped
 
 from .conftest import GOOD

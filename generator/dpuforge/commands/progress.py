@@ -11,7 +11,7 @@ from dpuforge.records.result import StageResult
 
 
 class RunProgress:
-    """The observer of a run (see execute/stages.py); use it as a context manager."""
+    """The observer of a run (see execute/run_stages.py); use it as a context manager."""
 
     def __init__(self, total: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

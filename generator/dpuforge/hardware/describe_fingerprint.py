@@ -1,6 +1,6 @@
 """A fingerprint in words: the family, size, ISA and features that its 64 bits say.
 
-Bit fields: see fingerprint.py here; families other than DPUCZDX8G publish no feature bits.
+Bit fields: see dpu_features.py here; families other than DPUCZDX8G publish no feature bits.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dpuforge.hardware.fingerprint import CzFeatures, decode_cz
+from dpuforge.hardware.dpu_features import CzFeatures, decode_cz
 from dpuforge.records.fingerprint import CZ_ARCHITECTURES, FAMILIES, Fingerprint
 
 

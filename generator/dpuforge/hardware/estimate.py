@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dpuforge.hardware.fingerprint import find_dpu
+from dpuforge.hardware.dpu_features import find_dpu
 from dpuforge.hardware.latency import (
     Fit,
     LayerTime,
     find_fit,
-    measure_layers,
+    list_layers,
     multi_fps,
-    run_ms,
+    predict_layer,
+    predict_run_ms,
     single_latency_ms,
-    time_layer,
 )
 from dpuforge.hardware.limits import Target
 from dpuforge.hardware.partition import Partition, partition_operators
@@ -75,16 +75,6 @@ class Estimate:
         }
 
 
-@dataclass(frozen=True)
-class BackboneRow:
-    """One network of the table of all backbones."""
-
-    backbone: str
-    height: int
-    width: int
-    estimate: Estimate
-
-
 def find_target(catalogue: Catalogue, board: BoardTarget) -> Target:
     """Return the DPU of a resolved board with the rules of its family."""
     dpu = find_dpu(catalogue, board.target, board.fingerprint, board.release)
@@ -103,8 +93,8 @@ def estimate_operators(operators: Iterable[Operator], board: BoardTarget, target
     if fit is None:
         notes = (f"no published frame rate covers {board.family}: the time is not estimated",)
         return Estimate(board, partition, work, (), None, None, None, peak, 0.0, notes)
-    layers = measure_layers(partition)
-    times = tuple(time_layer(layer, fit.parameters, clock, board.batch) for layer in layers)
+    layers = list_layers(partition)
+    times = tuple(predict_layer(layer, fit.parameters, clock, board.batch) for layer in layers)
     latency, single, multi = _rates(partition, network, board, target, fit, clock)
     bandwidth = fit.parameters.bandwidth
     return Estimate(
@@ -115,17 +105,17 @@ def estimate_operators(operators: Iterable[Operator], board: BoardTarget, target
 def _rates(
     partition: Partition, network: tuple[Operator, ...], board: BoardTarget, target: Target, fit: Fit, clock: float
 ) -> tuple[Band, Band, Band]:
-    layers, parameters, batch = measure_layers(partition), fit.parameters, board.batch
+    layers, parameters, batch = list_layers(partition), fit.parameters, board.batch
     cores = 1 if target.rule("engines_are_batch", False) else board.cores
     restarts = max(0, partition.dpu_subgraphs - 1) * parameters.run_ms
     cpu = _cpu_ms(partition) * batch
-    alone = run_ms(layers, parameters, clock, batch) + restarts
-    together = run_ms(layers, parameters.with_cores(cores), clock, batch) + restarts
-    latency = float(single_latency_ms(alone, parameters, batch, _pixels(network))) + cpu
+    alone = predict_run_ms(layers, parameters, clock, batch) + restarts
+    together = predict_run_ms(layers, parameters.with_cores(cores), clock, batch) + restarts
+    latency = single_latency_ms(alone, parameters, batch, _pixels(network)) + cpu
     busy = max(together, cpu * cores / ASSUMED_CPU_THREADS)
     low, high = fit.single_band
     single = batch * 1e3 / latency
-    multi = float(multi_fps(busy, parameters, batch, cores))
+    multi = multi_fps(busy, parameters, batch, cores)
     widen = _doubt(partition, cpu, latency)
     return (
         (latency / (high * widen), latency, latency / (low / widen)),
@@ -167,8 +157,8 @@ def _notes(partition: Partition, board: BoardTarget, fit: Fit) -> tuple[str, ...
 
 
 def _layer_json(time: LayerTime) -> Mapping[str, Any]:
-    layer, operator = time.layer, time.layer.operator
-    moved = layer.weight_bytes + layer.input_bytes + layer.output_bytes
+    layer, operator, cost = time.layer, time.layer.operator, time.layer.cost
+    moved = cost.weight_bytes + cost.input_bytes + cost.output_bytes
     return {
         "op": operator.name,
         "type": str(operator.kind),
@@ -186,15 +176,3 @@ def _layer_json(time: LayerTime) -> Mapping[str, Any]:
 
 def _rounded(values: Band | None) -> list[float] | None:
     return [round(value, 3) for value in values] if values is not None else None
-
-
-def estimate_backbones(board: BoardTarget, target: Target, names: Iterable[str] = ()) -> tuple[BackboneRow, ...]:
-    """Estimate torchvision classifiers (all by default) at their own input size; fastest first; makes no weights."""
-    from dpuforge.emulator.graph.network_operators import backbone_operators, backbone_size, torchvision_backbones
-
-    rows = []
-    for name in tuple(names) or torchvision_backbones():
-        size = backbone_size(name)
-        operators = backbone_operators(name, size.height, size.width)
-        rows.append(BackboneRow(name, size.height, size.width, estimate_operators(operators, board, target)))
-    return tuple(sorted(rows, key=lambda row: -(row.estimate.fps_multi or (0.0, 0.0, 0.0))[1]))

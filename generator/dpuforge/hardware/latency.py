@@ -12,38 +12,55 @@ from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dpuforge.hardware.limits import Target
-from dpuforge.hardware.partition import Partition, Placement
+from dpuforge.hardware.partition import Partition
 from dpuforge.hardware.workload import Work, alu_engine, convolution_work, measure_work
 from dpuforge.records.hardware import BoardTarget
 from dpuforge.records.operator import Operator, OpKind, count_elements
 
+if TYPE_CHECKING:
+    import numpy as np
+
 # The larger of computing and moving data decides, with a soft corner: (x^4 + y^4)^(1/4).
 SHARPNESS = 4.0
 _LARGEST_ON_CHIP = 1 << 26
+# host_ms is the host's time for an image of 224 x 224, the input of most classifiers whose published frame rates the
+# parameters were fitted on (docs/latency_model.md).
+REFERENCE_PIXELS = 224 * 224
 _PARAMETERS = Path(__file__).with_name("latency_parameters.json")
+
+
+# One layer's figures are numbers; the fit works on those of all layers at once, as arrays.
+Numbers = TypeVar("Numbers", float, "np.ndarray[Any, np.dtype[np.float64]]")
+
+
+@dataclass(frozen=True)
+class Cost(Generic[Numbers]):
+    """What a DPU operator costs for one image: engine cycles at full rate, and bytes over the memory bus.
+
+    bank_bytes is the on-chip memory for feature maps. dense is 1 for a matrix times a vector, else 0: every weight is
+    used once, so that only the bus counts.
+    """
+
+    conv_cycles: Numbers
+    depthwise_cycles: Numbers
+    misc_cycles: Numbers
+    weight_bytes: Numbers
+    input_bytes: Numbers
+    output_bytes: Numbers
+    bank_bytes: Numbers
+    dense: Numbers
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What one DPU operator costs: engine cycles at full rate, and bytes over the memory bus for one image."""
+    """One DPU operator with its work and its cost."""
 
     operator: Operator
     work: Work
-    conv_cycles: float
-    depthwise_cycles: float
-    misc_cycles: float
-    weight_bytes: float
-    input_bytes: float
-    output_bytes: float
-    bank_bytes: float
-
-    @property
-    def dense(self) -> bool:
-        """Whether it is a matrix times a vector: every weight is used once, so that only the bus counts."""
-        return self.operator.out_size == (1, 1)
+    cost: Cost[float]
 
 
 @dataclass(frozen=True)
@@ -91,18 +108,17 @@ class LayerTime:
     bound: str
 
 
-def measure_layers(partition: Partition) -> tuple[Layer, ...]:
-    """Return the cost of every operator on the DPU; those that only rename a tensor cost nothing and are left out."""
+def list_layers(partition: Partition) -> tuple[Layer, ...]:
+    """Return every operator on the DPU with its cost; those that only rename a tensor cost nothing and are left out."""
     return tuple(
-        measure_layer(placement, partition.target)
+        _make_layer(placement.operator, partition.target)
         for placement in partition.dpu
         if placement.operator.kind not in (OpKind.RESHAPE, OpKind.IDENTITY, OpKind.CONCAT)
     )
 
 
-def measure_layer(placement: Placement, target: Target) -> Layer:
-    """Return the cycles at full rate and the bytes of one operator."""
-    operator, dpu = placement.operator, target.dpu
+def _make_layer(operator: Operator, target: Target) -> Layer:
+    dpu = target.dpu
     work = measure_work(operator, dpu, target.family)
     rate = target.rule("conv_ops_per_cycle", dpu.peak_ops_per_cycle)
     conv = depthwise = misc = 0.0
@@ -118,7 +134,9 @@ def measure_layer(placement: Placement, target: Target) -> Layer:
         misc = work.on_arch / _rate(target, "eltwise", "alu")
     inputs = float(sum(count_elements(shape) for shape in operator.in_shapes))
     outputs = float(count_elements(operator.out_shape))
-    return Layer(operator, work, conv, depthwise, misc, float(operator.weights), inputs, outputs, image_bytes(target))
+    dense = float(operator.out_size == (1, 1))
+    kept = image_bytes(target)
+    return Layer(operator, work, Cost(conv, depthwise, misc, float(operator.weights), inputs, outputs, kept, dense))
 
 
 def image_bytes(target: Target) -> float:
@@ -128,58 +146,61 @@ def image_bytes(target: Target) -> float:
     return float(size) if size < _LARGEST_ON_CHIP else 0.0
 
 
-def layer_times(layer: Any, parameters: Parameters, clock_mhz: float, batch: int) -> tuple[Any, Any]:
-    """Return (compute, memory) milliseconds of one run over batch images; layer's fields may be numbers or arrays.
+def compute_and_memory_ms(
+    cost: Cost[Numbers], parameters: Parameters, clock_mhz: float, batch: int
+) -> tuple[Numbers, Numbers]:
+    """Return the milliseconds that the engines compute, and that data move, in one run over batch images.
 
     The engines of a batch compute side by side, so that compute is that of one image; they share each weight.
     """
     cycles = (
-        parameters.conv_factor * layer.conv_cycles
-        + parameters.depthwise_factor * layer.depthwise_cycles
-        + parameters.misc_factor * layer.misc_cycles
+        parameters.conv_factor * cost.conv_cycles
+        + parameters.depthwise_factor * cost.depthwise_cycles
+        + parameters.misc_factor * cost.misc_cycles
     )
-    factor = parameters.weight_factor + (parameters.dense_factor - parameters.weight_factor) * layer.dense
-    kept = parameters.reuse * layer.bank_bytes
-    maps = spilled(layer.input_bytes, kept) + spilled(layer.output_bytes, kept)
-    moved = factor * layer.weight_bytes + batch * maps
+    factor = parameters.weight_factor + (parameters.dense_factor - parameters.weight_factor) * cost.dense
+    kept = parameters.reuse * cost.bank_bytes
+    maps = spilled_bytes(cost.input_bytes, kept) + spilled_bytes(cost.output_bytes, kept)
+    moved = factor * cost.weight_bytes + batch * maps
     return cycles / (clock_mhz * 1e3), moved / (parameters.bandwidth * 1e6)
 
 
-def spilled(size: Any, kept: Any) -> Any:
+def spilled_bytes(size: Numbers, kept: Numbers) -> Numbers:
     """Return the bytes of a feature map that leave the chip: all of a large one, few of one that fits into kept."""
     return size * size / (size + kept + 1.0)
 
 
-def soft_max(left: Any, right: Any) -> Any:
+def soft_max(left: Numbers, right: Numbers) -> Numbers:
     """Return the larger of two times with a soft corner."""
-    return (left**SHARPNESS + right**SHARPNESS) ** (1 / SHARPNESS)
+    larger: Numbers = (left**SHARPNESS + right**SHARPNESS) ** (1 / SHARPNESS)
+    return larger
 
 
-def time_layer(layer: Layer, parameters: Parameters, clock_mhz: float, batch: int) -> LayerTime:
-    """Return the time of one layer and what decides it."""
-    compute, memory = layer_times(layer, parameters, clock_mhz, batch)
+def predict_layer(layer: Layer, parameters: Parameters, clock_mhz: float, batch: int) -> LayerTime:
+    """Return the time of one layer in a run over batch images, and what decides it."""
+    compute, memory = compute_and_memory_ms(layer.cost, parameters, clock_mhz, batch)
     total = soft_max(compute, memory) + parameters.layer_ms
     bound = "start" if parameters.layer_ms > max(compute, memory) else "compute" if compute >= memory else "memory"
     return LayerTime(layer, total, compute, memory, bound)
 
 
-def run_ms(layers: tuple[Layer, ...], parameters: Parameters, clock_mhz: float, batch: int) -> float:
-    """Return the milliseconds of one DPU run over all layers."""
-    times = (time_layer(layer, parameters, clock_mhz, batch).milliseconds for layer in layers)
+def predict_run_ms(layers: tuple[Layer, ...], parameters: Parameters, clock_mhz: float, batch: int) -> float:
+    """Return the milliseconds of one DPU run: all layers, and starting it (Parameters.run_ms)."""
+    times = (predict_layer(layer, parameters, clock_mhz, batch).milliseconds for layer in layers)
     return sum(times) + parameters.run_ms
 
 
-def single_latency_ms(run: Any, parameters: Parameters, batch: int, pixels: int) -> Any:
+def single_latency_ms(run_ms: float, parameters: Parameters, batch: int, pixels: int) -> float:
     """Return the end-to-end latency of one thread: host work on each image of the batch, then the DPU run.
 
     Host work grows with the side of the input (0.2 to 1 ms at 224 x 224).
     """
-    return run + batch * parameters.host_ms * float((pixels / 50176) ** 0.5)
+    return run_ms + batch * parameters.host_ms * float((pixels / REFERENCE_PIXELS) ** 0.5)
 
 
-def multi_fps(run: Any, parameters: Parameters, batch: int, cores: int) -> Any:
+def multi_fps(run_ms: float, parameters: Parameters, batch: int, cores: int) -> float:
     """Return frames per second with enough threads: all cores busy, or the host's own limit."""
-    return 1e3 / soft_max(run / (batch * cores), parameters.host_parallel_ms)
+    return 1e3 / soft_max(run_ms / (batch * cores), parameters.host_parallel_ms)
 
 
 @cache

@@ -78,6 +78,12 @@ def load_catalogue(root: Path | None = None) -> Catalogue:
     )
 
 
+@cache
+def shipped_catalogue() -> Catalogue:
+    """Return the catalogue that dpuforge ships, opened once: the one door to it for every command."""
+    return load_catalogue()
+
+
 def build_dpu(document: Mapping[str, Any]) -> Dpu:
     """Make the noun of a validated DPU document; a revision's engines are merged over the common ones."""
     parallelism = document["parallelism"]

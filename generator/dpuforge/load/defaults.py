@@ -8,7 +8,7 @@ from typing import Any
 
 from dpuforge.load.backbones import DEFAULT_INPUT, DEFAULT_RESIZE, classify_backbone, find_backbone, find_weights
 from dpuforge.load.findings import Path
-from dpuforge.load.schema import read_schema
+from dpuforge.load.spec_schema import read_schema
 
 Spec = Mapping[str, Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from dpuforge.load.findings import Path, Place
 from dpuforge.load.quantization import to_quant_json
-from dpuforge.load.schema import find_rules
+from dpuforge.load.spec_schema import find_rules
 from dpuforge.quant_config.resolve import OVERALL, TENSOR
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpuforge.load.backbones import load_backbones
-from dpuforge.load.schema import read_schema
+from dpuforge.load.spec_schema import read_schema
 from dpuforge.quant_config import PARAM_KEYS, TENSOR_TYPES
 from dpuforge.quant_config.tables import BIT_WIDTH_RANGE, BOOLEANS, ENUMS
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dpuforge.load.defaults import look_up
 from dpuforge.load.findings import Finding, Path, show_value
-from dpuforge.load.schema import find_rules
+from dpuforge.load.spec_schema import find_rules
 from dpuforge.quant_config import PARAM_KEYS, TENSOR_TYPES, Violation, check_config, find_pitfalls, name_newer_keys
 from dpuforge.quant_config.resolve import LAYER, OVERALL, TENSOR
 from dpuforge.quant_config.tables import FLAG_DEFAULTS, TENSOR_DEFAULTS

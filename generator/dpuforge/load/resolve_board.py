@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from dpuforge.errors import UserError
 from dpuforge.records.fingerprint import Fingerprint
 from dpuforge.records.hardware import Board, BoardTarget, Catalogue, Configuration, Dpu, Release
+from dpuforge.records.project import Project
 
 
 class HardwareError(UserError):
@@ -30,6 +31,14 @@ def resolve_board(
     if wanted is None:
         return _default(catalogue, found_board, found_release)
     return _resolve_dpu(catalogue, found_board, found_release, wanted)
+
+
+def resolve_choices(catalogue: Catalogue, project: Project) -> tuple[BoardTarget, ...]:
+    """Return the DPU that each board of a project stands for, whatever the boards themselves reported."""
+    return tuple(
+        resolve_board(catalogue, choice.board, project.target.vitis_ai, choice.dpu, choice.fingerprint)
+        for choice in project.target.boards
+    )
 
 
 def find_release(catalogue: Catalogue, release: str) -> Release:

@@ -13,11 +13,11 @@ from dpuforge.emulator.graph.network_operators import list_operators
 from dpuforge.emulator.graph.nodes import leaves
 from dpuforge.emulator.nndct import log
 from dpuforge.errors import UserError
-from dpuforge.hardware.fingerprint import find_dpu
+from dpuforge.hardware.dpu_features import find_dpu
 from dpuforge.hardware.inspect_report import cpu_rows, inspect_file_name, render_inspect_file, render_summary
 from dpuforge.hardware.limits import Target
 from dpuforge.hardware.partition import partition_operators
-from dpuforge.load.catalogue import load_catalogue
+from dpuforge.load.catalogue import shipped_catalogue
 
 _RELEASE = "3.5"
 
@@ -28,7 +28,7 @@ class Inspector:
     def __init__(self, name_or_fingerprint: str) -> None:
         log.announce()
         self.name = name_or_fingerprint
-        catalogue = load_catalogue()
+        catalogue = shipped_catalogue()
         try:
             if self.name.lower().startswith("0x"):
                 dpu = find_dpu(catalogue, "", int(self.name, 16), _RELEASE)

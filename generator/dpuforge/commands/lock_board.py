@@ -30,14 +30,14 @@ def board_lock(
 
     query.json is what `xdputil query` printed on the board. Exit code 0, or 1 where the spec does not fit the board.
     """
-    from dpuforge import pipeline
-    from dpuforge.load.board_lock import check_board, check_lock, read_lock, write_lock
-    from dpuforge.load.catalogue import load_catalogue
-    from dpuforge.load.project import load_project
+    from dpuforge.load.catalogue import shipped_catalogue
+    from dpuforge.load.load_spec import load_project
+    from dpuforge.load.lock_file import check_board, check_lock, read_lock, write_lock
+    from dpuforge.load.resolve_board import resolve_choices
 
-    catalogue = load_catalogue()
+    catalogue = shipped_catalogue()
     facts = _read(from_)
-    target = _choose(pipeline.resolve_targets(catalogue, load_project(spec, catalogue).project), board, spec, facts)
+    target = _choose(resolve_choices(catalogue, load_project(spec, catalogue).project), board, spec, facts)
     check_board(catalogue, target.board, facts)
     path = write_lock(spec, target.board, facts)
     findings = check_lock(catalogue, (target,), read_lock(spec))
@@ -54,7 +54,7 @@ def board_lock(
 
 def _choose(targets: Sequence[BoardTarget], board: str, spec: Path, facts: BoardFacts) -> BoardTarget:
     """Return the target of the board named, of the only one, or of the one that has such a DPU."""
-    from dpuforge.load.board_lock import guess_board
+    from dpuforge.load.lock_file import guess_board
 
     names = list(dict.fromkeys(target.board for target in targets))
     if not board and len(names) > 1:

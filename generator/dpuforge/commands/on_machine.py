@@ -70,7 +70,7 @@ def _spec_toolchain(spec: Path | None) -> str:
         return "emulator"
     from dpuforge import pipeline
 
-    return pipeline.prepare_spec(spec).project.run.toolchain.value
+    return pipeline.load(spec).project.run.toolchain.value
 
 
 def _look_around() -> list[dict[str, str]]:
@@ -150,14 +150,14 @@ def init(
 
 def _write_spec(path: Path, text: str) -> None:
     """Check the spec's text beside its place and move it there; raise SpecError and leave nothing where it is bad."""
-    from dpuforge.load.catalogue import load_catalogue
-    from dpuforge.load.project import load_project
+    from dpuforge.load.catalogue import shipped_catalogue
+    from dpuforge.load.load_spec import load_project
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial.yaml")
     partial.write_text(text, encoding="utf-8")
     try:
-        load_project(partial, load_catalogue())
+        load_project(partial, shipped_catalogue())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
 
 from dpuforge.errors import Problem, SpecError
 from dpuforge.load.build import build_project
-from dpuforge.load.catalogue import load_catalogue
+from dpuforge.load.catalogue import shipped_catalogue
 from dpuforge.load.defaults import fill_defaults
 from dpuforge.load.explain import Origin, format_path, trace_origins
 from dpuforge.load.findings import Finding, Path, Place
 from dpuforge.load.merge import Sources, read_sources
 from dpuforge.load.rules import Context, check_rules
-from dpuforge.load.schema import check_schema
+from dpuforge.load.spec_schema import check_schema
 from dpuforge.paths import find_root
 from dpuforge.records.hardware import Catalogue
 from dpuforge.records.project import Project, SourceFile
@@ -25,8 +24,9 @@ from dpuforge.records.project import Project, SourceFile
 
 @dataclass(frozen=True)
 class LoadedSpec:
-    """A spec without mistakes: the project, what to be told about it, and the origin of each value by dotted key."""
+    """A spec without mistakes: its file, the project, what to be told about it, and each value's origin by key."""
 
+    path: FilePath
     project: Project
     warnings: tuple[Problem, ...]
     origins: Mapping[str, Origin]
@@ -57,17 +57,12 @@ def load_project(path: FilePath, catalogue: Catalogue | None = None) -> LoadedSp
     files = tuple(_name_file(shown, sha256, root) for shown, sha256 in checked.sources.files.items())
     project = build_project(checked.spec, root, files)
     origins = trace_origins(checked.spec, checked.sources.places, checked.defaults, str(path))
-    return LoadedSpec(project, checked.problems, origins)
+    return LoadedSpec(path, project, checked.problems, origins)
 
 
 def validate_file(path: FilePath, catalogue: Catalogue | None = None) -> tuple[Problem, ...]:
     """Return the mistakes and warnings of one spec, sorted by place; raise UserError where path cannot be read."""
     return _check(path, catalogue).problems
-
-
-@cache
-def _shipped_catalogue() -> Catalogue:
-    return load_catalogue()
 
 
 def _check(path: FilePath, catalogue: Catalogue | None) -> _Checked:
@@ -78,7 +73,7 @@ def _check(path: FilePath, catalogue: Catalogue | None) -> _Checked:
         findings += _without_repeats(check_schema(sources.value), sources)
         broken = frozenset(finding.path for finding in findings if finding.severity == "error")
         written = frozenset(sources.places)
-        findings += check_rules(Context(spec, catalogue or _shipped_catalogue(), find_root(path), written, broken))
+        findings += check_rules(Context(spec, catalogue or shipped_catalogue(), find_root(path), written, broken))
     problems = {_locate(finding, sources.places) for finding in findings}
     return _Checked(sources, spec, defaults, tuple(sorted(problems)))
 

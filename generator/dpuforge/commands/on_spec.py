@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dpuforge.commands.screen import paint, print_json, print_message, print_table
 from dpuforge.errors import ExitCode, Problem, UsageError, UserError
+
+if TYPE_CHECKING:
+    from dpuforge.records.files import RenderedFile
+    from dpuforge.records.job import Job
 
 Specs = Annotated[list[Path] | None, typer.Argument(help="Spec files; without any: every spec/*.yaml here.")]
 Spec = Annotated[Path, typer.Argument(help="The spec file, for example spec/quickstart.yaml.")]
@@ -56,7 +60,7 @@ def validate(specs: Annotated[list[Path], typer.Argument(help="Spec files to che
 
 def _find_problems(path: Path) -> tuple[Problem, ...]:
     """Return the problems of a spec; one that cannot be read is a problem too, so that the others are still judged."""
-    from dpuforge.load.project import validate_file
+    from dpuforge.load.load_spec import validate_file
 
     try:
         return validate_file(path)
@@ -79,10 +83,10 @@ def explain(spec: Spec, json_: Json = False) -> None:
 
     Example: dpuforge explain spec/quickstart.yaml
     """
-    from dpuforge.load.catalogue import load_catalogue
-    from dpuforge.load.project import load_project
+    from dpuforge.load.catalogue import shipped_catalogue
+    from dpuforge.load.load_spec import load_project
 
-    loaded = load_project(spec, load_catalogue())
+    loaded = load_project(spec, shipped_catalogue())
     if json_:
         print_json({key: asdict(origin) for key, origin in loaded.origins.items()})
         return
@@ -99,26 +103,31 @@ def generate(specs: Specs = None, out: Out = None, board: Boards = None) -> None
     """
     from dpuforge import pipeline
 
-    prepared = [pipeline.prepare_spec(path) for path in find_specs(specs)]
-    _refuse_twins(prepared)
-    for item in prepared:
-        _warn(item.loaded.warnings)
-        for change in pipeline.generate(item, out, tuple(board or ())):
-            print(f"{paint(change.change.value, 9)} {item.project.project}/{change.path}")
+    rendered = _render(specs)
+    _refuse_twins([job for job, _ in rendered])
+    for job, files in rendered:
+        for problem in job.warnings:
+            print_message(str(problem))
+        for change in pipeline.write(job, files, out, tuple(board or ())):
+            print(f"{paint(change.change.value, 9)} {job.project.project}/{change.path}")
 
 
-def _refuse_twins(prepared: list[Any]) -> None:
+def _render(specs: Iterable[Path] | None) -> list[tuple[Job, tuple[RenderedFile, ...]]]:
+    """Take every spec through load, plan and render."""
+    from dpuforge import pipeline
+
+    jobs = [pipeline.load(path) for path in find_specs(specs)]
+    return [(job, pipeline.render(pipeline.plan(job))) for job in jobs]
+
+
+def _refuse_twins(jobs: Iterable[Job]) -> None:
     """Raise UsageError where two specs would write the same folder."""
     seen: dict[Path, str] = {}
-    for item in prepared:
-        other = seen.setdefault(item.generated(), item.project.spec.path)
-        if other != item.project.spec.path:
-            raise UsageError(f"{other} and {item.project.spec.path} are both project {item.project.project}")
-
-
-def _warn(problems: Iterable[Problem]) -> None:
-    for problem in problems:
-        print_message(str(problem))
+    for job in jobs:
+        path = job.project.spec.path
+        other = seen.setdefault(job.generated(), path)
+        if other != path:
+            raise UsageError(f"{other} and {path} are both project {job.project.project}")
 
 
 def check(specs: Specs = None, out: Out = None) -> None:
@@ -129,10 +138,10 @@ def check(specs: Specs = None, out: Out = None) -> None:
     from dpuforge import pipeline
 
     drifted = 0
-    for item in [pipeline.prepare_spec(path) for path in find_specs(specs)]:
-        for change in pipeline.compare(item, out):
+    for job, files in _render(specs):
+        for change in pipeline.compare(job, files, out):
             drifted += 1
-            where = f"{item.project.project}/{change.path}"
+            where = f"{job.project.project}/{change.path}"
             detail = f" ({change.detail})" if change.detail else ""
             print(f"{_DRIFT[change.change.value]:<9} {where}{detail}")
     if drifted:
@@ -152,10 +161,10 @@ def diff(specs: Specs = None, out: Out = None) -> None:
     from dpuforge.render.folder import format_diff
 
     changed = False
-    for item in [pipeline.prepare_spec(path) for path in find_specs(specs)]:
-        changes = pipeline.compare(item, out)
+    for job, files in _render(specs):
+        changes = pipeline.compare(job, files, out)
         changed = changed or bool(changes)
-        print(format_diff(changes, item.project.project), end="")
+        print(format_diff(changes, job.project.project), end="")
     raise typer.Exit(ExitCode.DRIFT if changed else ExitCode.DONE)
 
 
@@ -166,14 +175,16 @@ def plan(spec: Spec, toolchain: ToolchainName = None, json_: Json = False) -> No
     """
     from dpuforge import pipeline, running
 
-    item = pipeline.prepare_spec(spec)
-    files = [{"path": change.path, "change": change.change.value} for change in pipeline.compare(item)]
-    stages = running.find_stale(item, toolchain or "")
+    job = pipeline.load(spec)
+    planned = pipeline.plan(job)
+    changes = pipeline.compare(job, pipeline.render(planned))
+    files = [{"path": change.path, "change": change.change.value} for change in changes]
+    stages = running.find_stale(job, planned, toolchain or "")
     if json_:
-        print_json({"project": item.project.project, "files": files, "stages": stages})
+        print_json({"project": job.project.project, "files": files, "stages": stages})
     else:
         for file in files:
-            print(f"{paint(file['change'], 9)} {item.project.project}/{file['path']}")
+            print(f"{paint(file['change'], 9)} {job.project.project}/{file['path']}")
         rows = [(row["stage"], row["why"] or "fresh", row["minutes"]) for row in stages]
         print_table("", ("stage", "why it must run", "minutes, last time"), rows)
     pending = bool(files) or any(row["why"] for row in stages)
@@ -195,12 +206,12 @@ def run(
     Stages: prepare, train, inspect, calibrate, evaluate, deploy, preflight, compile, report. They run in
     build/<project>/, each with its log.txt and result.json. Ctrl-C stops cleanly; the next run goes on from there.
     """
-    from dpuforge import running
+    from dpuforge import pipeline, running
     from dpuforge.commands.progress import RunProgress
-    from dpuforge.execute.stages import Selection
+    from dpuforge.execute.run_stages import Selection
 
     request = running.Request(toolchain or "", tuple(board or ()), Selection(start, until), jobs)
-    document, failed = running.run_spec(spec, request, RunProgress)
+    document, failed = pipeline.run(spec, request, RunProgress)
     _print_summary(document)
     if failed is not None:
         print_message(f"stage {failed.key} failed: {failed.reason}\nhelp: read {failed.log}")
@@ -223,9 +234,10 @@ def report(spec: Spec) -> None:
 
     Example: dpuforge report spec/quickstart.yaml
     """
-    from dpuforge import pipeline, running
+    from dpuforge import pipeline
 
-    _print_summary(running.report_spec(pipeline.prepare_spec(spec)))
+    job = pipeline.load(spec)
+    _print_summary(pipeline.report(job, pipeline.plan(job)))
 
 
 def schema() -> None:

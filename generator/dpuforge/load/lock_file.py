@@ -14,8 +14,8 @@ from cerberus import Validator
 
 from dpuforge.errors import FormatError, Problem, SpecError, UsageError
 from dpuforge.load.findings import Finding
-from dpuforge.load.project import LoadedSpec
-from dpuforge.load.resolve_board import HardwareError, find_board, resolve_board
+from dpuforge.load.load_spec import LoadedSpec
+from dpuforge.load.resolve_board import HardwareError, find_board, resolve_board, resolve_choices
 from dpuforge.load.text import read_document
 from dpuforge.paths import find_shipped
 from dpuforge.records.board_lock import BoardFacts, FittingRelease, LockedDpu
@@ -105,17 +105,15 @@ def check_lock(
     )
 
 
-def settle_targets(
-    catalogue: Catalogue, loaded: LoadedSpec, targets: Sequence[BoardTarget], spec_path: Path
-) -> tuple[BoardTarget, ...]:
-    """Return the targets with fingerprints that no source gives taken from the spec's lock.
+def resolve_targets(catalogue: Catalogue, loaded: LoadedSpec) -> tuple[BoardTarget, ...]:
+    """Return the DPU of each board of a spec; the spec's lock gives the fingerprints that no source gives.
 
     Raise SpecError that names each board whose DPU is another one, FormatError where the lock is broken.
     """
-    locks = read_lock(spec_path)
+    targets, locks = resolve_choices(catalogue, loaded.project), read_lock(loaded.path)
     findings = check_lock(catalogue, targets, locks)
     if findings:
-        raise SpecError(tuple(_locate(finding, loaded, spec_path) for finding in findings))
+        raise SpecError(tuple(_locate(finding, loaded) for finding in findings))
     return tuple(_fill(target, locks.get(target.board)) for target in targets)
 
 
@@ -183,10 +181,10 @@ def _resolve(catalogue: Catalogue, board: str, release: str, fingerprint: str | 
         return None
 
 
-def _locate(finding: Finding, loaded: LoadedSpec, spec_path: Path) -> Problem:
+def _locate(finding: Finding, loaded: LoadedSpec) -> Problem:
     """Place a finding at the spec's list of boards, which may stand in one of its bases."""
     origin = loaded.origins.get("target.boards")
-    file, line, column = (origin.where if origin and origin.where else f"{spec_path}:1:1").rsplit(":", 2)
+    file, line, column = (origin.where if origin and origin.where else f"{loaded.path}:1:1").rsplit(":", 2)
     field = f"target.boards[{finding.path[-1]}]"
     return Problem(file, int(line), int(column), field, finding.message, finding.help)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def show_fingerprint(text: str, json_: bool) -> None:
     """Print what a fingerprint such as "0x101000056010407" says; raise UsageError where it is none."""
     from dpuforge.hardware.describe_fingerprint import describe_fingerprint
-    from dpuforge.load.catalogue import load_catalogue
+    from dpuforge.load.catalogue import shipped_catalogue
     from dpuforge.records.fingerprint import Fingerprint
 
     try:
@@ -22,7 +22,7 @@ def show_fingerprint(text: str, json_: bool) -> None:
     except ValueError as error:
         raise UsageError(f"--fingerprint: {error}", "write it as xdputil query prints it: 0x101000056010407") from None
     document = describe_fingerprint(value)
-    catalogue = load_catalogue()
+    catalogue = shipped_catalogue()
     document["targets"] = find_targets(catalogue, value)
     document["boards"] = find_boards(catalogue, value)
     document["accepted_by"] = [

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dpuforge.commands.fingerprint import show_fingerprint
 from dpuforge.commands.screen import print_json, print_message, print_table
-from dpuforge.errors import UsageError
+from dpuforge.commands.show_fingerprint import show_fingerprint
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 
@@ -26,9 +25,11 @@ def boards(
     if fingerprint:
         show_fingerprint(fingerprint, json_)
         return
-    from dpuforge.load.catalogue import load_catalogue
+    from dpuforge.load.catalogue import shipped_catalogue
 
-    rows = [_board_row(board.name, item) for board in load_catalogue().boards.values() for item in board.configurations]
+    rows = [
+        _board_row(board.name, item) for board in shipped_catalogue().boards.values() for item in board.configurations
+    ]
     if json_:
         print_json(rows)
         return
@@ -61,9 +62,9 @@ def releases(json_: Json = False) -> None:
 
     Example: dpuforge releases
     """
-    from dpuforge.load.catalogue import load_catalogue
+    from dpuforge.load.catalogue import shipped_catalogue
 
-    catalogue = load_catalogue()
+    catalogue = shipped_catalogue()
     rows = [_release_row(release, catalogue) for release in catalogue.releases.values() if release.supported]
     if json_:
         print_json(rows)
@@ -119,14 +120,9 @@ def _list_weights(backbone: Any) -> str:
 
 
 def _estimate_backbones(board: str, release: str, json_: bool) -> None:
-    from dpuforge.estimating import newest_release
-    from dpuforge.hardware.estimate import estimate_backbones, find_target
-    from dpuforge.load.catalogue import load_catalogue
-    from dpuforge.load.resolve_board import resolve_board
+    from dpuforge.estimating import estimate_backbones
 
-    catalogue = load_catalogue()
-    target = resolve_board(catalogue, board, release or newest_release(catalogue, board))
-    rows = estimate_backbones(target, find_target(catalogue, target))
+    target, rows = estimate_backbones(board, release)
     if json_:
         print_json([{"backbone": row.backbone, **_without_layers(row.estimate)} for row in rows])
         return
@@ -146,61 +142,35 @@ def estimate(
 
     Nothing is trained and nothing runs on a board: the figures come from operator limits and a latency model.
     """
-    found = _estimate(what, tuple(board or ()), release)
+    from dpuforge.estimating import estimate_spec, estimate_xmodel
+
+    of_what = estimate_spec if what.suffix in (".yaml", ".yml") else estimate_xmodel
+    estimates = of_what(what, tuple(board or ()), release)
     if json_:
-        documents = [item.to_json() for item in found]
+        documents = [found.to_json() for found in estimates]
         print_json(documents[0] if len(board or ()) == 1 else documents)
         return
-    rows = [(item.board.board, item.board.target, *_estimate_row(item)) for item in found]
+    rows = [(found.board.board, found.board.target, *_estimate_row(found)) for found in estimates]
     print_table(f"{what} (estimated, not measured)", ("board", "DPU", *_ESTIMATE), rows)
-    for item in found if len(found) == 1 else ():
-        cpu = [(place.operator.name, place.reason, place.remedy) for place in item.partition.cpu]
+    for found in estimates if len(estimates) == 1 else ():
+        cpu = [(place.operator.name, place.reason, place.remedy) for place in found.partition.cpu]
         if cpu:
             print_table("on the CPU", ("operator", "why", "what helps"), cpu)
-        for note in item.notes:
+        for note in found.notes:
             print_message(note)
-
-
-def _estimate(what: Path, boards: tuple[str, ...], release: str) -> tuple[Any, ...]:
-    from dpuforge import estimating
-    from dpuforge.load.catalogue import load_catalogue
-    from dpuforge.load.project import load_project
-    from dpuforge.paths import find_root
-
-    catalogue = load_catalogue()
-    if what.suffix in (".yaml", ".yml"):
-        project = load_project(what, catalogue).project
-        operators = estimating.capture_project(project, find_root(what))
-        targets = estimating.resolve_boards(catalogue, release or project.target.vitis_ai, boards, project)
-        return estimating.estimate_boards(operators, targets)
-    from dpuforge.xmodel.neutral import neutral_operators
-    from dpuforge.xmodel.read import read_xmodel
-
-    operators = neutral_operators(read_xmodel(what))
-    names = boards or tuple(name for name in catalogue.boards if catalogue.boards[name].releases)
-    found: list[Any] = []
-    for name in names:
-        try:
-            wanted = release or estimating.newest_release(catalogue, name)
-        except UsageError:
-            if boards:
-                raise
-            continue
-        found += estimating.resolve_boards(catalogue, wanted, [name])
-    return estimating.estimate_boards(operators, found)
 
 
 _ESTIMATE = ("DPU subgraphs", "on the CPU", "workload, GOP", "latency, ms", "fps, one thread", "fps, threads")
 
 
-def _estimate_row(item: Any) -> tuple[Any, ...]:
+def _estimate_row(found: Any) -> tuple[Any, ...]:
     return (
-        item.partition.dpu_subgraphs,
-        len(item.partition.cpu),
-        f"{item.work.workload / 1e9:.3f}",
-        _band(item.latency_ms),
-        _band(item.fps_single),
-        _band(item.fps_multi),
+        found.partition.dpu_subgraphs,
+        len(found.partition.cpu),
+        f"{found.work.workload / 1e9:.3f}",
+        _band(found.latency_ms),
+        _band(found.fps_single),
+        _band(found.fps_multi),
     )
 
 
@@ -208,5 +178,5 @@ def _band(values: tuple[float, float, float] | None) -> str:
     return f"{values[1]:.4g} ({values[0]:.4g} to {values[2]:.4g})" if values else "unknown"
 
 
-def _without_layers(item: Any) -> dict[str, Any]:
-    return {name: value for name, value in item.to_json().items() if name != "layers"}
+def _without_layers(found: Any) -> dict[str, Any]:
+    return {name: value for name, value in found.to_json().founds() if name != "layers"}

@@ -1,0 +1,51 @@
+"""What every command on a spec works with, made once by pipeline.load and handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpuforge.errors import Problem, UsageError
+from dpuforge.records.hardware import BoardTarget, Catalogue, Release
+from dpuforge.records.project import Project
+
+
+@dataclass(frozen=True)
+class Job:
+    """One spec: its project, the known hardware, its release, and the DPU that each of its boards carries.
+
+    root is the folder that holds generated/ and build/; warnings are what the user is to be told of the spec; targets
+    stand in the order of the spec's boards, and the lock beside the spec was applied to them.
+    """
+
+    project: Project
+    root: Path
+    catalogue: Catalogue
+    targets: tuple[BoardTarget, ...]
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def release(self) -> Release:
+        """The Vitis AI release that the spec is built with."""
+        return self.catalogue.releases[self.project.target.vitis_ai]
+
+    @property
+    def build(self) -> Path:
+        """The folder where stages run and write."""
+        return self.root / "build" / self.project.project
+
+    def generated(self, out: Path | None = None) -> Path:
+        """Return the folder of the generated files: out/<project>, by default root/generated/<project>."""
+        return (out or self.root / "generated") / self.project.project
+
+    def other_boards(self, boards: Sequence[str]) -> tuple[str, ...]:
+        """Return the project's boards that are not among boards (none where boards is empty)."""
+        names = [target.board for target in self.targets]
+        unknown = sorted(set(boards) - set(names))
+        if unknown:
+            raise UsageError(
+                f"{self.project.spec.path} has no board {', '.join(unknown)}",
+                f"its target.boards are {', '.join(names)}",
+            )
+        return tuple(name for name in names if boards and name not in boards)
