@@ -13,9 +13,8 @@ import csv
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from latency_groups import GROUPS, Group
@@ -24,23 +23,24 @@ from zoo_networks import Zoo, find_network
 
 from dpuforge.emulator.graph.network_operators import capture_operators
 from dpuforge.hardware.latency import (
+    Cost,
     Parameters,
-    layer_times,
-    measure_layers,
+    compute_and_memory_ms,
+    list_layers,
     multi_fps,
     single_latency_ms,
     soft_max,
 )
 from dpuforge.hardware.limits import Target
 from dpuforge.hardware.partition import partition_operators
-from dpuforge.load.catalogue import load_catalogue
+from dpuforge.load.catalogue import shipped_catalogue
 from dpuforge.records.operator import Operator
 
 REPO = Path(__file__).resolve().parent.parent
 PARAMETERS = REPO / "generator" / "dpuforge" / "hardware" / "latency_parameters.json"
 REPORT = REPO / "docs" / "latency_error.md"
 ROBUST_SCALE = 0.08  # residuals beyond 8 % count linearly
-CATALOGUE = load_catalogue()
+CATALOGUE = shipped_catalogue()
 
 
 FAMILY_NAMES = {"DPUv3E": "DPUCAHX8H"}
@@ -64,12 +64,12 @@ CONTENTION, HOST_PARALLEL = 0.2, 0.02
 
 @dataclass(frozen=True)
 class Row:
-    """One published figure of a network whose architecture is known; arrays holds its layers' costs as vectors."""
+    """One published figure of a network whose architecture is known; costs holds those of its layers as vectors."""
 
     network: str
     family: str
     board: str
-    arrays: SimpleNamespace
+    costs: Cost[np.ndarray]
     layers: int
     workload: float
     pixels: int
@@ -106,7 +106,7 @@ def _row(
     if key not in operators:
         operators[key] = capture_operators(zoo.build, key[1], key[2])
     batch, cores = _parallel(row, group)
-    arrays, layers, workload = _arrays(key, operators[key], group.target.get(board) or group.target[""])
+    costs, layers, workload = _costs(key, operators[key], group.target.get(board) or group.target[""])
     clock = group.clock_mhz or float(row["clock_mhz"].replace("(AIE-ML ", "").split()[-1].rstrip(")"))
     single, multi = (float(row[name] or 0) for name in ("fps_single", "fps_multi"))
     if not (single or multi):
@@ -115,7 +115,7 @@ def _row(
         row["zoo_name"],
         zoo.family,
         board,
-        arrays,
+        costs,
         layers,
         workload,
         key[1] * key[2],
@@ -134,29 +134,20 @@ def _parallel(row: dict[str, str], group: Group) -> tuple[int, int]:
     return int(row["batch"] or 1), int(row["cores"])
 
 
-_ARRAYS: dict[tuple[object, str], tuple[SimpleNamespace, int, float]] = {}
+_COSTS: dict[tuple[object, str], tuple[Cost[np.ndarray], int, float]] = {}
 
 
-def _arrays(
+def _costs(
     key: tuple[str, int, int], operators: tuple[Operator, ...], target: str
-) -> tuple[SimpleNamespace, int, float]:
-    if (key, target) not in _ARRAYS:
+) -> tuple[Cost[np.ndarray], int, float]:
+    if (key, target) not in _COSTS:
         dpu = CATALOGUE.dpus[target]
-        layers = measure_layers(partition_operators(operators, Target(dpu, CATALOGUE.families[dpu.family])))
-        names = (
-            "conv_cycles",
-            "depthwise_cycles",
-            "misc_cycles",
-            "weight_bytes",
-            "input_bytes",
-            "output_bytes",
-            "bank_bytes",
-            "dense",
-        )
-        columns = {name: np.array([float(getattr(layer, name)) for layer in layers]) for name in names}
+        layers = list_layers(partition_operators(operators, Target(dpu, CATALOGUE.families[dpu.family])))
+        names = [field.name for field in fields(Cost)]
+        columns = {name: np.array([getattr(layer.cost, name) for layer in layers]) for name in names}
         workload = float(sum(layer.work.workload for layer in layers))
-        _ARRAYS[key, target] = SimpleNamespace(**columns), len(layers), workload
-    return _ARRAYS[key, target]
+        _COSTS[key, target] = Cost(**columns), len(layers), workload
+    return _COSTS[key, target]
 
 
 def predict(row: Row, parameters: Parameters) -> tuple[float, float]:
@@ -168,7 +159,7 @@ def predict(row: Row, parameters: Parameters) -> tuple[float, float]:
 
 
 def _run(row: Row, parameters: Parameters) -> float:
-    times = soft_max(*layer_times(row.arrays, parameters, row.clock_mhz, row.batch))
+    times = soft_max(*compute_and_memory_ms(row.costs, parameters, row.clock_mhz, row.batch))
     return float(np.sum(times)) + parameters.layer_ms * row.layers + parameters.run_ms
 
 

@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from dpuforge import pipeline
 from dpuforge.commands.lock_board import board_lock
 from dpuforge.errors import ExitCode, FormatError, SpecError, UserError
 from dpuforge.load.board_query import read_query, read_query_file
 from dpuforge.load.catalogue import load_catalogue
 from dpuforge.load.lock_file import check_lock, find_lock, find_releases, read_lock, write_lock
 from dpuforge.load.resolve_board import resolve_board
-from dpuforge.pipeline import prepare_spec
 from dpuforge.records.board_lock import BoardFacts
 from tests.board_queries import KRIA_LOG, make_core, make_query
 from tests.conftest import REPO
@@ -270,10 +270,10 @@ def test_an_unknown_fingerprint_is_taken_from_the_board(tmp_path: Path) -> None:
     write_lock(
         spec, board, read_query(make_query(make_core(**{"DPU Arch": target, "fingerprint": "0x900000000000123"})))
     )
-    assert prepare_spec(spec).targets[0].fingerprint == 0x900000000000123
+    assert pipeline.load(spec).targets[0].fingerprint == 0x900000000000123
     write_lock(spec, board, read_query(make_query(make_core())))
     with pytest.raises(SpecError, match="of unknown fingerprint"):
-        prepare_spec(spec)
+        pipeline.load(spec)
 
 
 def run_dpuforge(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

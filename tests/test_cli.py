@@ -239,7 +239,7 @@ def test_errors_become_messages_and_exit_codes(
     def fail(spec: object) -> None:
         raise error
 
-    monkeypatch.setattr(pipeline, "prepare_spec", fail)
+    monkeypatch.setattr(pipeline, "load", fail)
     monkeypatch.setattr(sys, "argv", ["dpuforge", "generate", str(SPEC)])
     with pytest.raises(SystemExit) as end:
         cli.main()

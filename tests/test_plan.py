@@ -10,8 +10,10 @@ import pytest
 from dpuforge import pipeline
 from tests.conftest import REPO
 
-PLANNED = pipeline.prepare_spec(REPO / "spec/quickstart.yaml")
-SCRIPTS = {file.path: file.text for file in PLANNED.files if file.path.endswith(".py") and "/" not in file.path}
+PLANNED = pipeline.plan(pipeline.load(REPO / "spec/quickstart.yaml"))
+SCRIPTS = {
+    file.path: file.text for file in pipeline.render(PLANNED) if file.path.endswith(".py") and "/" not in file.path
+}
 
 
 def imported_scripts(name: str) -> set[str]:
@@ -23,7 +25,7 @@ def imported_scripts(name: str) -> set[str]:
     return direct.union(*(imported_scripts(other) for other in direct))
 
 
-@pytest.mark.parametrize("stage", [s for s in PLANNED.plan.stages if s.runner == "python"], ids=lambda s: s.key)
+@pytest.mark.parametrize("stage", [s for s in PLANNED.stages if s.runner == "python"], ids=lambda s: s.key)
 def test_a_stage_names_every_script_it_imports(stage: pipeline.Plan) -> None:
     """A script that changes makes every stage stale that runs any of it."""
     script = stage.argv[0]  # type: ignore[attr-defined]
@@ -32,7 +34,7 @@ def test_a_stage_names_every_script_it_imports(stage: pipeline.Plan) -> None:
 
 def test_every_template_is_used_and_every_table_row_has_one() -> None:
     """templates/ holds nothing that no artifact is made from."""
-    used = {file.template for file in PLANNED.plan.files if file.template}
+    used = {file.template for file in PLANNED.files if file.template}
     folder = REPO / "templates"
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.j2")}
     assert {name for name in found if not name.startswith("_")} == used
@@ -44,5 +46,5 @@ def test_a_users_own_network_decides_every_stage_that_builds_it(tmp_path: Path) 
     (tmp_path / "net.py").write_text("def make(): ...\n")
     spec = tmp_path / "own.yaml"
     spec.write_text(text)
-    stages = pipeline.prepare_spec(spec).plan.stages
+    stages = pipeline.plan(pipeline.load(spec)).stages
     assert {s.name for s in stages if s.files} == {"train", "inspect", "calibrate", "evaluate", "deploy"}

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dpuforge.commands.screen import print_json, print_message, print_table
 from dpuforge.commands.show_fingerprint import show_fingerprint
+
+if TYPE_CHECKING:
+    from dpuforge.hardware.estimate import Estimate
+    from dpuforge.load.backbones import Backbone
+    from dpuforge.records.hardware import Catalogue, Configuration, Release
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 
@@ -27,9 +32,8 @@ def boards(
         return
     from dpuforge.load.catalogue import shipped_catalogue
 
-    rows = [
-        _board_row(board.name, item) for board in shipped_catalogue().boards.values() for item in board.configurations
-    ]
+    known = shipped_catalogue().boards.values()
+    rows = [_board_row(board.name, dpu) for board in known for dpu in board.configurations]
     if json_:
         print_json(rows)
         return
@@ -40,20 +44,20 @@ def boards(
 _BOARD_COLUMNS = ("board", "release", "target", "fingerprint", "clock_mhz", "cores", "batch", "status")
 
 
-def _board_row(board: str, item: Any) -> dict[str, Any]:
+def _board_row(board: str, dpu: Configuration) -> dict[str, Any]:
     return {
         "board": board,
-        "configuration": item.name,
-        "release": item.release,
-        "target": item.target,
-        "fingerprint": "" if item.fingerprint is None else f"{item.fingerprint:#x}",
-        "clock_mhz": item.clock_mhz,
-        "cores": item.cores,
-        "batch": item.batch,
-        "peak_tops": item.peak_tops,
-        "arch_json": dict(item.arch_json),
-        "status": item.status,
-        "source": item.source,
+        "configuration": dpu.name,
+        "release": dpu.release,
+        "target": dpu.target,
+        "fingerprint": "" if dpu.fingerprint is None else f"{dpu.fingerprint:#x}",
+        "clock_mhz": dpu.clock_mhz,
+        "cores": dpu.cores,
+        "batch": dpu.batch,
+        "peak_tops": dpu.peak_tops,
+        "arch_json": dict(dpu.arch_json),
+        "status": dpu.status,
+        "source": dpu.source,
     }
 
 
@@ -76,7 +80,7 @@ def releases(json_: Json = False) -> None:
     print_table("", columns, [[row[name] for name in columns] for row in rows])
 
 
-def _release_row(release: Any, catalogue: Any) -> dict[str, Any]:
+def _release_row(release: Release, catalogue: Catalogue) -> dict[str, Any]:
     environment = release.environment
     served = [board.name for board in catalogue.boards.values() if release.name in board.releases]
     return {
@@ -115,7 +119,7 @@ def backbones(
     print_table("", headers, rows)
 
 
-def _list_weights(backbone: Any) -> str:
+def _list_weights(backbone: Backbone) -> str:
     return ", ".join(f"{item.name} {item.top1} % at {item.crop} px" for item in backbone.weights)
 
 
@@ -163,7 +167,7 @@ def estimate(
 _ESTIMATE = ("DPU subgraphs", "on the CPU", "workload, GOP", "latency, ms", "fps, one thread", "fps, threads")
 
 
-def _estimate_row(found: Any) -> tuple[Any, ...]:
+def _estimate_row(found: Estimate) -> tuple[Any, ...]:
     return (
         found.partition.dpu_subgraphs,
         len(found.partition.cpu),
@@ -178,5 +182,5 @@ def _band(values: tuple[float, float, float] | None) -> str:
     return f"{values[1]:.4g} ({values[0]:.4g} to {values[2]:.4g})" if values else "unknown"
 
 
-def _without_layers(found: Any) -> dict[str, Any]:
+def _without_layers(found: Estimate) -> dict[str, Any]:
     return {name: value for name, value in found.to_json().founds() if name != "layers"}
