@@ -183,4 +183,4 @@ def _band(values: tuple[float, float, float] | None) -> str:
 
 
 def _without_layers(found: Estimate) -> dict[str, Any]:
-    return {name: value for name, value in found.to_json().founds() if name != "layers"}
+    return {name: value for name, value in found.to_json().items() if name != "layers"}
