@@ -11,11 +11,12 @@ import typer
 
 from dpuforge import __version__
 from dpuforge.commands import lock_board, on_hardware, on_machine, on_spec, on_xmodel
-from dpuforge.commands.screen import print_message, set_colour
+from dpuforge.commands.screen import PlainCommand, PlainGroup, print_message, set_colour
 from dpuforge.errors import ExitCode, Interrupted, UserError
 
 app = typer.Typer(
     name="dpuforge",
+    cls=PlainGroup,
     help="From one reviewed YAML spec to a quantised network on an AMD/Xilinx DPU.",
     epilog="Exit codes: 0 done, 1 drift or changes pending, 2 bad spec or usage, 3 a stage failed or a gate was "
     "missed, 4 a tool is missing, 130 interrupted.",
@@ -43,7 +44,7 @@ for command in (
     on_machine.doctor,
     on_machine.emulator_path,
 ):
-    app.command()(command)
+    app.command(cls=PlainCommand)(command)
 app.add_typer(on_xmodel.app, name="xmodel")
 
 

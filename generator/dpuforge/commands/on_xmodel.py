@@ -7,17 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from dpuforge.commands.screen import make_console, print_json, print_message, print_table
+from dpuforge.commands.screen import PlainCommand, PlainGroup, make_progress, print_json, print_message, print_table
 from dpuforge.errors import ExitCode, FormatError, UsageError
 from dpuforge.writing import replacing
 
-app = typer.Typer(help="Read, execute and compare .xmodel files without AMD's tools.", no_args_is_help=True)
+app = typer.Typer(
+    cls=PlainGroup, help="Read, execute and compare .xmodel files without AMD's tools.", no_args_is_help=True
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 File = Annotated[Path, typer.Argument(help="The .xmodel file.")]
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def show(file: File, json_: Json = False) -> None:
     """Show operators, fix positions, parameters, MACs and, for a compiled file, its subgraphs.
 
@@ -38,7 +40,7 @@ def show(file: File, json_: Json = False) -> None:
         print_table("subgraphs", ("name", "device", "DPU", "fingerprint"), rows)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def run(
     file: File,
     input_: Annotated[Path, typer.Option("--input", help="float32 array (N, H, W, C), .npy.")],
@@ -50,7 +52,6 @@ def run(
     Example: dpuforge xmodel run ResNet_int.xmodel --input x.npy --output y.npy
     """
     import numpy as np
-    from rich.progress import Progress
 
     from dpuforge.xmodel.read import read_xmodel
     from dpuforge.xmodel.run import run_xmodel
@@ -63,8 +64,8 @@ def run(
         raise FormatError(f"{input_}: several arrays, one is expected", "save it with numpy.save, not numpy.savez")
     graph = read_xmodel(file)
     print_message("emulation: dpuforge executes the integers of the xmodel; no DPU is used")
-    with Progress(console=make_console(), transient=True) as bar:
-        task = bar.add_task("images", total=len(images) if images.ndim else 0)
+    with make_progress(transient=True) as bar:
+        task = bar.add_task("images", total=len(images) if images.ndim else 0, note="")
         result = run_xmodel(graph, images, batch_size=batch, progress=lambda done, _: bar.update(task, completed=done))
     _save_array(output, result)
     print_message(f"{output}: {result.shape} {result.dtype}")
@@ -81,7 +82,7 @@ def _save_array(path: Path, array: Any) -> None:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def diff(first: File, second: File, json_: Json = False) -> None:
     """Compare two xmodels up to names and operator order; exit code 1 where they differ.
 

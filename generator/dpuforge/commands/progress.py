@@ -6,7 +6,7 @@ import sys
 import threading
 from types import TracebackType
 
-from dpuforge.commands.screen import make_console, paint
+from dpuforge.commands.screen import make_progress, paint
 from dpuforge.records.result import StageResult
 
 
@@ -14,13 +14,9 @@ class RunProgress:
     """The observer of a run (see execute/run_stages.py); use it as a context manager."""
 
     def __init__(self, total: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
         self._lock = threading.Lock()
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn())
-        note = TextColumn("{task.fields[note]}", markup=False)
         self._live = sys.stderr.isatty()
-        self._progress = Progress(*columns, TimeElapsedColumn(), note, console=make_console(), disable=not self._live)
+        self._progress = make_progress(self._live)
         self._all = self._progress.add_task("stages", total=total, note="")
 
     def __enter__(self) -> RunProgress:
@@ -51,6 +47,6 @@ class RunProgress:
     def _print(self, text: str) -> None:
         with self._lock:
             if self._live:
-                self._progress.console.print(text, markup=False)
+                self._progress.console.print(text)
             else:
                 print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,7 @@
-"""How the command line speaks: results on stdout, messages on stderr, colour only where it is wanted."""
+"""How the command line speaks: results on stdout, messages on stderr, colour only where it is wanted.
+
+The one module that uses Rich: text is printed as it is, so that square brackets and :words: in it are no markup.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from typer.core import TyperCommand, TyperGroup
+
 if TYPE_CHECKING:
+    import click
     from rich.console import Console
+    from rich.progress import Progress, TextColumn
 
 _colour = "auto"
 
@@ -25,13 +32,51 @@ def is_coloured(stream: Any) -> bool:
     return _colour == "auto" and not os.environ.get("NO_COLOR") and stream.isatty()
 
 
-def make_console(stderr: bool = True) -> Console:
+class PlainCommand(TyperCommand):
+    """A command whose --help shows [default: 1] as it is; Typer escapes the bracket for Rich even without markup."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Return the help text."""
+        return super().get_help(ctx).replace("\\[", "[")
+
+
+class PlainGroup(TyperGroup):
+    """A group of commands whose --help is as plain."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Return the help text."""
+        return super().get_help(ctx).replace("\\[", "[")
+
+
+def _make_console(stderr: bool) -> Console:
     """Return a Rich console on stderr (messages) or stdout (tables that were asked for)."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else 160
-    return Console(stderr=stderr, no_color=not is_coloured(stream), width=width, highlight=False, soft_wrap=True)
+    plain = not is_coloured(stream)
+    return Console(
+        stderr=stderr, no_color=plain, width=width, highlight=False, soft_wrap=True, markup=False, emoji=False
+    )
+
+
+def make_progress(live: bool = True, transient: bool = False) -> Progress:
+    """Return a progress display on stderr; its tasks have a description, a total and a field `note`.
+
+    Without live nothing is shown; with transient it vanishes at its end.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), _make_column("{task.description}"), BarColumn(20), MofNCompleteColumn())
+    note = _make_column("{task.fields[note]}")
+    console = _make_console(stderr=True)
+    return Progress(*columns, TimeElapsedColumn(), note, console=console, disable=not live, transient=transient)
+
+
+def _make_column(text: str) -> TextColumn:
+    from rich.progress import TextColumn
+
+    return TextColumn(text, markup=False)
 
 
 def print_json(document: Any) -> None:
@@ -72,4 +117,4 @@ def print_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[Any]
         table.add_column(header, overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row))
-    make_console(stderr=False).print(table)
+    _make_console(stderr=False).print(table)
