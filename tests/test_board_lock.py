@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from dpuforge import pipeline
 from dpuforge.commands.lock_board import board_lock
 from dpuforge.errors import ExitCode, FormatError, SpecError, UserError
+from dpuforge.estimating import estimate_spec
 from dpuforge.load.board_query import read_query, read_query_file
 from dpuforge.load.catalogue import load_catalogue
 from dpuforge.load.lock_file import check_lock, find_lock, find_releases, read_lock, write_lock
@@ -301,6 +302,16 @@ def test_generate_and_compile_refuse_another_dpu_than_the_board_s(tmp_path: Path
     spec.write_text(spec.read_text(encoding="utf-8").replace('"3.0"', '"2.5"'), encoding="utf-8")
     assert run_dpuforge("generate", cwd=tmp_path).returncode == 0
     assert "vai_c_xir is not on PATH" in compile_board(tmp_path, "KV260", ExitCode.ENVIRONMENT)
+
+
+def test_estimate_refuses_another_dpu_than_the_board_s(tmp_path: Path) -> None:
+    """It predicts the spec's boards as they are built, lock included, and any board under another release."""
+    spec = make_project(tmp_path, "[KV260]")
+    write_lock(spec, "KV260", read_query(IMAGE_25))
+    with pytest.raises(SpecError, match="KV260 reported the DPU"):
+        estimate_spec(spec, ("KV260",), "")
+    (found,) = estimate_spec(spec, ("KV260",), "2.5")
+    assert found.board.fingerprint == 0x101000016010407
 
 
 def compile_board(root: Path, board: str, expected: ExitCode) -> str:
