@@ -72,7 +72,7 @@ def estimate_backbones(
 
     Return what the board carries under the release ("": the newest that serves it) and the rows, fastest first.
     """
-    from dpuforge.emulator.operators import backbone_operators, backbone_size, torchvision_backbones
+    from dpuforge.emulator.graph.network_operators import backbone_operators, backbone_size, torchvision_backbones
 
     catalogue = shipped_catalogue()
     target = resolve_board(catalogue, board, release or newest_release(catalogue, board))
