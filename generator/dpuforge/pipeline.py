@@ -1,17 +1,15 @@
 """READ FIRST. The whole of dpuforge on one page: load, plan, render, write, execute, report.
 
-Every command on a spec takes the first steps of `run`. Nothing is touched before `write`.
+Every command on a spec takes the first steps of `run`. Nothing is touched before `write`. What only the last two steps
+need is imported there, so that `generate` and `check` start as fast as they can.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dpuforge import running
-from dpuforge.execute.results import write_json
-from dpuforge.execute.run_stages import Folders, run_stages
 from dpuforge.load.catalogue import shipped_catalogue
 from dpuforge.load.load_spec import load_project
 from dpuforge.load.lock_file import resolve_targets
@@ -24,22 +22,27 @@ from dpuforge.records.result import StageResult
 from dpuforge.render.folder import compare_folder, write_folder
 from dpuforge.render.render import render_plan
 
+if TYPE_CHECKING:
+    from dpuforge.running import Failure, Request, Watch, Work
 
-def run(path: Path, request: running.Request, watch: running.Watch) -> tuple[dict[str, Any], running.Failure | None]:
+
+def run(path: Path, request: Request, watch: Watch) -> tuple[dict[str, Any], Failure | None]:
     """Take a spec through all six steps; return the report's document and the first failure, if there is one.
 
     watch is given the number of stages and returns who observes them.
     Raises SpecError, MissingToolError, StageError or UsageError before anything is written, Interrupted on Ctrl-C.
     """
+    from dpuforge.running import choose_work, find_failure
+
     job = load(path)
     planned = plan(job)
     files = render(planned)
-    work = running.choose_work(job, planned, request)
+    work = choose_work(job, planned, request)
     results: tuple[StageResult, ...] = ()
     if work.stages:
         write(job, files)
         results = execute(job, planned, work, watch)
-    return report(job, planned, work.place.name), running.find_failure(results, job.build)
+    return report(job, planned, work.place.name), find_failure(results, job.build)
 
 
 def load(path: Path) -> Job:
@@ -79,10 +82,13 @@ def write(
     return write_folder(files, job.generated(out), left)
 
 
-def execute(job: Job, planned: Plan, work: running.Work, watch: running.Watch) -> tuple[StageResult, ...]:
+def execute(job: Job, planned: Plan, work: Work, watch: Watch) -> tuple[StageResult, ...]:
     """Run the chosen stages that are stale in build/<project>/, up to the first that fails; return their results."""
+    from dpuforge.execute.run_stages import Folders, run_stages
+    from dpuforge.running import make_check
+
     folders = Folders(job.root, job.generated(), job.build)
-    check = running.make_check(job)
+    check = make_check(job)
     with watch(len(work.stages)) as observer:
         return run_stages(work.stages, planned.stages, work.place, folders, observer, work.jobs, check)
 
@@ -92,11 +98,13 @@ def report(job: Job, planned: Plan, toolchain: str = "") -> dict[str, Any]:
 
     toolchain names who ran the stages last, "" where that shows in the results alone.
     """
+    from dpuforge.execute.results import write_json
     from dpuforge.report.document import build_report
     from dpuforge.report.pages import render_pages, write_pages
+    from dpuforge.running import name_toolchain, read_results
 
-    results = running.read_results(job, planned)
-    name = running.name_toolchain(job, planned, results, toolchain)
+    results = read_results(job, planned)
+    name = name_toolchain(job, planned, results, toolchain)
     document = build_report(job.project.project, planned.spec_sha256, name, job.targets, results)
     write_pages(job.build, render_pages(document))
     write_json(job.build / "report.json", document)
