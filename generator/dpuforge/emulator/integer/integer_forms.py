@@ -190,11 +190,8 @@ def _build_concat(node: Node, place: Placement) -> Run | None:
 def _build_move(node: Node, place: Placement) -> Run | None:
     """Reshapes, slices and permutations: the call itself, on bytes."""
     moved, call = _moved(node, place), node.call
-    if (
-        moved is None
-        or len(node.inputs) != 1
-        or (node.traits.point is Point.MOVES and node.name in place.source.output)
-    ):
+    own = node.name in place.source.output
+    if moved is None or len(node.inputs) != 1 or (own and node.traits.point is Point.MOVES):
         return None
     (fix,), target = moved
     target = target if own else fix
