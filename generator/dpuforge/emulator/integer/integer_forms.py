@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from dpuforge.emulator.integer import exact
 from dpuforge.emulator.integer.integer_plan import Builder, Integers, Placement, Run, Values
 from dpuforge.emulator.quantise.steps import FixStep
 
-_BOUNDS = {"relu": (0.0, None), "relu6": (0.0, 6.0)}
+Bounds = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,9 @@ def _at(values: torch.Tensor, fix: int, target: int) -> torch.Tensor:
     return values if fix == target else exact.add_integers((values,), (fix,), target)
 
 
-def _build_clamp(node: Node, place: Placement) -> Run | None:
+def _build_clamp(node: Node, place: Placement, bounds: Bounds | None = None) -> Run | None:
     """relu and its kin: rounding first and limiting then gives the same, as both keep the order of values."""
-    moved, bounds = _moved(node, place), _bounds(node)
+    moved, bounds = _moved(node, place), bounds or _bounds(node)
     if moved is None or bounds is None or len(node.inputs) != 1:
         return None
     (fix,), target = moved
@@ -143,9 +144,7 @@ def _build_clamp(node: Node, place: Placement) -> Run | None:
     return lambda values, batch: Integers(exact.clamp_integers(_at(_read(values, ref), fix, target), low, high), target)
 
 
-def _bounds(node: Node) -> tuple[float | None, float | None] | None:
-    if node.traits.integer in _BOUNDS:
-        return _BOUNDS[node.traits.integer]
+def _bounds(node: Node) -> Bounds | None:
     low, high = node.attributes.get("min"), node.attributes.get("max")
     numbers = all(bound is None or isinstance(bound, (int, float)) for bound in (low, high))
     return (low, high) if numbers and (low, high) != (None, None) else None
@@ -311,8 +310,8 @@ BUILDERS: Mapping[str, Builder] = {
     "convolution": _build_convolution,
     "dense": _build_dense,
     "scale": _build_scale,
-    "relu": _build_clamp,
-    "relu6": _build_clamp,
+    "relu": partial(_build_clamp, bounds=(0.0, None)),
+    "relu6": partial(_build_clamp, bounds=(0.0, 6.0)),
     "clamp": _build_clamp,
     "max_pool": _build_max_pool,
     "concat": _build_concat,
