@@ -15,9 +15,9 @@ from torch import nn
 
 import dpuforge.emulator
 from dpuforge.emulator.export.lower_network import lower_graph
-from dpuforge.emulator.export.lower_operators import LOWERINGS
+from dpuforge.emulator.export.lower_operators import LOWERINGS, follow
 from dpuforge.emulator.export.onnx_file import export_onnx
-from dpuforge.emulator.export.onnx_operators import WRITERS
+from dpuforge.emulator.export.onnx_operators import WRITERS, one_operator
 from dpuforge.emulator.graph.capture import capture_graph, capture_shapes
 from dpuforge.emulator.graph.describe import REFINEMENTS
 from dpuforge.emulator.graph.kinds import INPUT, KINDS, OPAQUE, Group, Point, Traits, plain_name, traits_of
@@ -93,7 +93,7 @@ def test_no_other_module_lists_kinds(path: Path) -> None:
     known = set(KINDS) | ({plain_name(kind) for kind in KINDS} if path.parent.name != "export" else set())
     for node in ast.walk(tree):
         texts = list(_strings(node)) if isinstance(node, (ast.Set, ast.Tuple, ast.List, ast.Dict)) else []
-        assert len(texts) < 2 or not set(texts) <= known, f"{path.stem}:{node.lineno} lists {texts}"  # type: ignore[attr-defined]
+        assert len(texts) < 2 or not set(texts) <= known, f"{path.stem}:{node.lineno} lists {texts}"
 
 
 class Invented(nn.Module):
@@ -125,12 +125,8 @@ def test_a_new_operator_is_a_few_lines(monkeypatch: pytest.MonkeyPatch, tmp_path
     row = Traits(Group.ACTIVATION, Point.OWN, integer="table", xmodel="selu", onnx="Selu")
     monkeypatch.setitem(FUNCTIONS, "selu", known_function("selu", "input inplace=False"))
     monkeypatch.setitem(KINDS, "nndct_selu", row)
-    monkeypatch.setitem(LOWERINGS, "selu", lambda builder, node: builder.follow(node, "selu"))  # type: ignore[arg-type]
-    monkeypatch.setitem(  # type: ignore[misc]
-        WRITERS,  # type: ignore[arg-type]
-        "Selu",
-        lambda builder, node: builder.emit("Selu", [builder.value(node.inputs[0])], node.name),
-    )
+    monkeypatch.setitem(LOWERINGS, "selu", follow("selu"))
+    monkeypatch.setitem(WRITERS, "Selu", one_operator("Selu"))
     quantised = _quantise(Invented())
     selu = quantised.graph.nodes[-1]
     assert selu.kind == "nndct_selu"

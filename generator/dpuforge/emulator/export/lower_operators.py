@@ -147,7 +147,8 @@ def _scale(builder: Builder, node: Node) -> None:
     builder.finish(node, name, source.layout)
 
 
-def _follow(kind: str) -> Lowering:
+def follow(kind: str) -> Lowering:
+    """Return the lowering to one op of one input that works in any layout."""
     return lambda builder, node: builder.follow(node, kind)
 
 
@@ -279,7 +280,7 @@ LOWERINGS: Mapping[str, Lowering] = {
     ),
     "matmul": _dense,
     "scale": _scale,
-    **{kind: _follow(kind) for kind in ("relu", "relu6", "sigmoid", "tanh", "gelu")},
+    **{kind: follow(kind) for kind in ("relu", "relu6", "sigmoid", "tanh", "gelu")},
     "leaky-relu": _leaky_relu,
     "clamp": _clamp,
     "hard-sigmoid": _hsigmoid,

@@ -42,8 +42,9 @@ def _input(builder: OnnxBuilder, node: Node) -> str:
     return builder.unique(node.name)
 
 
-def _simple(op: str, **attributes: Any) -> Writer:
-    return lambda builder, node: builder.emit(op, [_first(builder, node)], node.name, **attributes)
+def one_operator(op: str) -> Writer:
+    """Return the writer of one operator of one input, without attributes."""
+    return lambda builder, node: builder.emit(op, [_first(builder, node)], node.name)
 
 
 def _pads(node: Node) -> list[int]:
@@ -346,7 +347,7 @@ def _matmul(builder: OnnxBuilder, node: Node) -> str:
 
 
 WRITERS: Mapping[str, Writer] = {
-    **{op: _simple(op) for op in ("Relu", "Sigmoid", "Tanh", "Elu", "Identity")},
+    **{op: one_operator(op) for op in ("Relu", "Sigmoid", "Tanh", "Elu", "Identity")},
     **{op: _arithmetic(op) for op in ("Add", "Sub", "Mul", "Div")},
     **{op: _softmax(op) for op in ("Softmax", "LogSoftmax")},
     "input": _input,
