@@ -177,14 +177,14 @@ def test_a_batch_without_integers_takes_the_float_path() -> None:
 @needs_kernels
 def test_a_wrong_kernel_is_found_on_the_first_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the integers differ from the floats, the float path is taken, and the reason names the place."""
-    honest = integer_forms.BUILDERS["nndct_elemwise_add"]
+    honest = integer_forms.BUILDERS["add"]
 
     def wrong(node: Any, place: Any) -> Any:
         run = honest(node, place)
         assert run is not None
         return lambda values, batch: Integers(run(values, batch).values ^ 1, run(values, batch).fix)
 
-    monkeypatch.setitem(integer_forms.BUILDERS, "nndct_elemwise_add", wrong)  # type: ignore[arg-type]
+    monkeypatch.setitem(integer_forms.BUILDERS, "add", wrong)  # type: ignore[arg-type]
     quantised = calibrated(small_recording("tiny"), 1)
     fast, exact = both_paths(quantised, small_recording("tiny").images)
     assert torch.equal(fast, exact)

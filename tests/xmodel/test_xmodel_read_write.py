@@ -29,7 +29,7 @@ from dpuforge.xmodel.nouns import (
     Tensor,
 )
 from dpuforge.xmodel.read import order_ops, parse_xmodel, read_xmodel
-from dpuforge.xmodel.schema import message_class
+from dpuforge.xmodel.wire import message_class
 from dpuforge.xmodel.write import serialise_xmodel, write_xmodel
 
 INT32, UINT32 = st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**32 - 1)

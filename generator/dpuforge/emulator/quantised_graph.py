@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from dpuforge.emulator.graph.evaluate import Evaluator, Values, call_node
+from dpuforge.emulator.graph.kinds import Fact, Group
 from dpuforge.emulator.graph.nodes import Graph, Node, Ref
-from dpuforge.emulator.integer.calibration_calls import MAKES_NEW, economise_calls
+from dpuforge.emulator.integer.calibration_calls import economise_calls
 from dpuforge.emulator.integer.integer_plan import Quantised
 from dpuforge.emulator.integer.integer_run import Evaluation, EvaluationPath
 from dpuforge.emulator.prepare.passes import prepare_graph
 from dpuforge.emulator.quantise.bias_correction import BiasCorrector
-from dpuforge.emulator.quantise.points import PARAMETRIC, Points, is_compute, place_points, place_typed_points
+from dpuforge.emulator.quantise.points import Points, is_compute, place_points, place_typed_points
 from dpuforge.emulator.quantise.settings import Settings
 from dpuforge.emulator.quantise.shift_limits import FixPositions, adjust_positions
 from dpuforge.emulator.quantise.steps import CastStep, FixStep, Step, TensorRule, apply_step, combine_steps, search_step
@@ -74,13 +75,13 @@ class QuantisedGraph:
 
         That is so for a layer with settings of its own, and for the readers of the network's inputs.
         """
-        if node.kind == "nndct_input" or not is_compute(node) or not node.inputs:
+        if node.is_input or not is_compute(node) or not node.inputs:
             return False
         source = points.point_of[node.inputs[0].node]
         if source is None:
             return False
         special = self.settings.layer(node) is not None
-        if not special and (node.kind not in PARAMETRIC or self.graph[source].kind != "nndct_input"):
+        if not special and (not node.traits.parametric or not self.graph[source].is_input):
             return False
         given = self.rule("activation", self.graph[source]).config
         return given.datatype == "int" and given.bit_width != self.input_rule(node).config.bit_width
@@ -88,7 +89,7 @@ class QuantisedGraph:
     def input_rule(self, node: Node) -> TensorRule:
         """Return how a node's inputs are quantised anew: in the bit width of its weights, if it has any."""
         rule = self.rule("activation", node)
-        if node.kind not in PARAMETRIC or rule.config.datatype != "int" or self.settings.typed:
+        if not node.traits.parametric or rule.config.datatype != "int" or self.settings.typed:
             return rule
         bits = self.rule("weights", node).config.bit_width
         return replace(rule, config=replace(rule.config, bit_width=bits))
@@ -105,7 +106,7 @@ class QuantisedGraph:
 
     def expected_names(self) -> dict[str, set[str]]:
         """Return the parameter keys and node names that a calibration gives steps to."""
-        params = {key for node in self.graph.nodes if node.kind in PARAMETRIC for key in node.parameters.values()}
+        params = {key for node in self.graph.nodes if node.traits.parametric for key in node.parameters.values()}
         return {"param": params, "output": set(self.points.outputs)}
 
     @property
@@ -154,7 +155,7 @@ class QuantisedGraph:
 
     def rule(self, role: str, node: Node) -> TensorRule:
         """Return how one of a node's tensors is quantised."""
-        if role == "activation" and node.kind == "nndct_input":
+        if role == "activation" and node.is_input:
             role = "input"
         return self.settings.rule(role, node)
 
@@ -181,13 +182,13 @@ class QuantisedGraph:
 
     def _quantise_parameters(self) -> None:
         for node in self.graph.nodes:
-            if node.kind not in PARAMETRIC:
+            if not node.traits.parametric:
                 continue
             for role, key in node.parameters.items():
                 rule = self.rule("weights" if role == "weight" else role, node)
                 self.steps.param[key] = search_step(self.graph.tensors[key], rule)
                 self._quantised[key] = apply_step(self.graph.tensors[key], self.steps.param[key], rule)
-            if self.settings.bias_correction and "bias" in node.parameters and node.kind != "nndct_batch_norm":
+            if self.settings.bias_correction and "bias" in node.parameters and node.traits.weighted:
                 key = node.parameters["bias"]
                 self._correctors[key] = BiasCorrector(self._quantised[key])
 
@@ -196,7 +197,7 @@ class QuantisedGraph:
         corrector = self._correctors.get(node.parameters.get("bias", ""))
         if corrector is not None and not corrector.stopped:
             exact = call_node(node, values, self.graph.tensors, 1)
-            channel = exact.dim() - 1 if node.kind == "nndct_dense" else 1
+            channel = exact.dim() - 1 if node.traits.group is Group.DENSE else 1
             corrector.observe(result, exact, channel)
         return result
 
@@ -207,7 +208,7 @@ class QuantisedGraph:
         history = self.history.setdefault(node.name, [])
         history.append(search_step(value, rule))
         self.steps.output[node.name] = combine_steps(history, rule)
-        return apply_step(value, self.steps.output[node.name], rule, node.kind in MAKES_NEW)
+        return apply_step(value, self.steps.output[node.name], rule, _makes_new(node))
 
     def _calibrate_inputs(self, node: Node, values: Values) -> Values:
         if node.name not in self.points.inputs:
@@ -305,7 +306,7 @@ class QuantisedGraph:
         def after(node: Node, value: Any, values: Values) -> Any:
             step = self.steps.output.get(node.name)
             rule = self.rule("activation", node)
-            result = value if step is None else apply_step(value, step, rule, node.kind in MAKES_NEW)
+            result = value if step is None else apply_step(value, step, rule, _makes_new(node))
             if observe is not None:
                 observe(node.name, result)
             return result
@@ -317,6 +318,10 @@ class QuantisedGraph:
     def evaluate_float(self, inputs: Sequence[torch.Tensor]) -> Any:
         """Return the outputs of the prepared float graph."""
         return self._evaluator.run(inputs, self.graph.tensors)
+
+
+def _makes_new(node: Node) -> bool:
+    return Fact.NEW_TENSOR in node.traits.facts
 
 
 def _type(step: Step) -> str:

@@ -7,53 +7,9 @@ from typing import Any
 
 from dpuforge.records.operator import Operator, OpKind
 from dpuforge.xmodel.nouns import Graph, Op
+from dpuforge.xmodel.op_types import OpType, Role, find_op_type
 from dpuforge.xmodel.read import order_ops
 
-# XIR op type (without the -fix of compiled graphs) -> operator kind; what is not listed is OpKind.OTHER.
-KINDS: Mapping[str, OpKind] = {
-    "data": OpKind.INPUT,
-    "conv2d": OpKind.CONV,
-    "depthwise-conv2d": OpKind.DEPTHWISE,
-    "transposed-conv2d": OpKind.TRANSPOSED,
-    "transposed-depthwise-conv2d": OpKind.DEPTHWISE_TRANSPOSED,
-    "conv3d": OpKind.CONV3D,
-    "matmul": OpKind.DENSE,
-    "maxpool2d": OpKind.MAX_POOL,
-    "avgpool2d": OpKind.AVERAGE_POOL,
-    "add": OpKind.ADD,
-    "mul": OpKind.MUL,
-    "concat": OpKind.CONCAT,
-    "scale": OpKind.BATCH_NORM,
-    "relu": OpKind.RELU,
-    "relu6": OpKind.RELU6,
-    "leaky-relu": OpKind.LEAKY_RELU,
-    "prelu": OpKind.PRELU,
-    "hard-sigmoid": OpKind.HARD_SIGMOID,
-    "hard-swish": OpKind.HARD_SWISH,
-    "sigmoid": OpKind.SIGMOID,
-    "tanh": OpKind.TANH,
-    "softmax": OpKind.SOFTMAX,
-    "gelu": OpKind.GELU,
-    "resize": OpKind.RESIZE,
-    "pad": OpKind.PAD,
-    "reshape": OpKind.RESHAPE,
-    "flatten": OpKind.RESHAPE,
-    "squeeze": OpKind.RESHAPE,
-    "transpose": OpKind.PERMUTE,
-    "strided_slice": OpKind.SLICE,
-    "argmax": OpKind.ARGMAX,
-    "reduction_max": OpKind.REDUCE_MAX,
-    "pixel-shuffle": OpKind.PIXEL_SHUFFLE,
-}
-# They carry data from one device or number format to another, and no operator of the network.
-_TRANSPORT = frozenset({"fix", "upload", "download", "fix2float", "float2fix", "identity"})
-_CONSTANT = frozenset({"const", "const-fix", "stack"})
-_COMPILED = {
-    ("pool", "MAX"): OpKind.MAX_POOL,
-    ("pool", "AVG"): OpKind.AVERAGE_POOL,
-    ("eltwise", "ADD"): OpKind.ADD,
-    ("eltwise", "MUL"): OpKind.MUL,
-}
 _NONLINEAR = {
     "RELU": "relu",
     "RELU6": "relu_six",
@@ -81,11 +37,11 @@ class _Translation:
         """Translate all ops."""
         found = []
         for op in order_ops(self._graph):
-            kind = _kind(op)
+            kind, role = _op_type(op).neutral, _op_type(op).role
             inputs = tuple(self._alias.get(name, name) for name in op.inputs())
-            if op.type in _CONSTANT or (op.type in _TRANSPORT and inputs and inputs[0] in self._constants):
+            if role is Role.CONSTANT or (role is Role.TRANSPORT and inputs and inputs[0] in self._constants):
                 self._constants.add(op.name)
-            elif self._only_scales(op, kind, inputs) or (op.type in _TRANSPORT and inputs):
+            elif self._only_scales(op, kind, inputs) or (role is Role.TRANSPORT and inputs):
                 self._alias[op.name] = next(name for name in inputs if name not in self._constants)
             else:
                 self._kinds[op.name] = kind
@@ -126,12 +82,9 @@ _POOLS = (OpKind.MAX_POOL, OpKind.AVERAGE_POOL)
 _WINDOWED = (*_POOLS, OpKind.CONV, OpKind.DEPTHWISE, OpKind.TRANSPOSED, OpKind.DEPTHWISE_TRANSPOSED)
 
 
-def _kind(op: Op) -> OpKind:
-    stem = op.type.removesuffix("-fix")
-    type_attribute = op.attrs.get("type")
-    if type_attribute is not None and (stem, type_attribute.value) in _COMPILED:
-        return _COMPILED[stem, type_attribute.value]
-    return KINDS.get(stem, OpKind.OTHER)
+def _op_type(op: Op) -> OpType:
+    variant = op.attrs.get("type")
+    return find_op_type(op.type, str(variant.value) if variant is not None else "")
 
 
 def _window(attributes: Mapping[str, Any]) -> dict[str, Any]:

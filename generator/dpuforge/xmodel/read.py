@@ -22,7 +22,7 @@ from dpuforge.xmodel.nouns import (
     SubGraph,
     Tensor,
 )
-from dpuforge.xmodel.schema import REMEDY, check_wire, message_class
+from dpuforge.xmodel.wire import REMEDY, check_wire, message_class
 
 MAX_FILE_BYTES = (2 << 30) - 1  # protobuf's own limit for one message
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dpuforge.xmodel.nouns import Attributes, Graph, Op, SubGraph
+from dpuforge.xmodel.op_types import find_op_type
 from dpuforge.xmodel.read import read_xmodel
 
-CONVOLUTIONS = frozenset({"conv2d", "depthwise-conv2d", "transposed-conv2d", "transposed-depthwise-conv2d"})
 PARAMETER_ARGS = frozenset({"weights", "bias", "scale"})
 
 
@@ -107,12 +107,12 @@ def _parameter_inputs(op: Op) -> tuple[str, ...]:
 def _constant_behind(graph: Graph, op: Op) -> Op | None:
     if op.type == "fix" and op.inputs():
         op = graph.by_name[op.inputs()[0]]
-    return op if op.type in ("const", "const-fix") else None
+    return op if op.type.removesuffix("-fix") == "const" else None
 
 
 def _op_macs(graph: Graph, op: Op) -> int:
     kind = op.type.removesuffix("-fix")
-    if kind in CONVOLUTIONS and op.inputs("weights"):
+    if find_op_type(kind).convolution and op.inputs("weights"):
         weight = graph.by_name[op.inputs("weights")[0]].dims
         if kind.startswith("transposed"):  # every input pixel meets the whole kernel
             return prod(graph.by_name[op.inputs()[0]].dims[1:3]) * prod(weight) if op.inputs() else 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dpuforge.xmodel.nouns import Attribute, Attributes, Graph, Kind, Op, OpDefinition, SubGraph, Tensor
-from dpuforge.xmodel.schema import message_class
+from dpuforge.xmodel.wire import message_class
 
 
 def write_xmodel(graph: Graph, path: Path | str) -> Path:

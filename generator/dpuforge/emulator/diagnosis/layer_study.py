@@ -20,9 +20,11 @@ from dpuforge.emulator.diagnosis.fidelity import (
 from dpuforge.emulator.diagnosis.layers import Layer
 from dpuforge.emulator.diagnosis.replay import ByMask, Replay
 from dpuforge.emulator.diagnosis.sensitivity import MEMORY, Inputs, Outcome, add_outcomes, choose_chunk
+from dpuforge.emulator.graph.kinds import Group
 from dpuforge.emulator.graph.nodes import Node
 from dpuforge.emulator.quantise.steps import FixStep, ScaleStep, Step, TensorRule
 from dpuforge.emulator.quantised_graph import QuantisedGraph
+from dpuforge.records.operator import OpKind
 
 _SIX = 6.0
 
@@ -224,7 +226,7 @@ def _start(network: QuantisedGraph, layer: Layer) -> LayerStudy:
 
 
 def _was_relu6(node: Node) -> bool:
-    return node.module_type == "ReLU6" and node.kind == "nndct_relu"
+    return node.module_type == "ReLU6" and node.traits.neutral is OpKind.RELU
 
 
 def _study_parameter(network: QuantisedGraph, key: str) -> TensorStudy:
@@ -235,9 +237,10 @@ def _study_parameter(network: QuantisedGraph, key: str) -> TensorStudy:
 
 def _spread(network: QuantisedGraph, node: Node, parameters: dict[str, TensorStudy]) -> ChannelSpread | None:
     study = parameters.get("weight")
-    if study is None or ("transpose" in node.kind and node.attributes["groups"] != 1):
+    transposed = node.traits.group is Group.TRANSPOSED
+    if study is None or (transposed and node.attributes["groups"] != 1):
         return None
-    axis = 1 if "transpose" in node.kind else 0
+    axis = 1 if transposed else 0
     return spread_channels(network.parameter(node.parameters["weight"]), study.step, study.rule, axis)
 
 

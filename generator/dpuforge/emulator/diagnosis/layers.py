@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dpuforge.emulator.graph.kinds import Point, plain_name
 from dpuforge.emulator.graph.nodes import Node
-from dpuforge.emulator.quantise.points import ACTIVATIONS, TRANSPARENT
 from dpuforge.emulator.quantised_graph import QuantisedGraph
 from dpuforge.errors import UsageError
 
@@ -45,14 +45,15 @@ def _owner(network: QuantisedGraph, point: str) -> str:
     """Walk back from a point over the activations of its group to the operator that computes."""
     graph, point_of = network.graph, network.points.point_of
     node = graph[point]
-    while node.kind in ACTIVATIONS | TRANSPARENT and node.inputs and point_of[node.inputs[0].node] == point:
+    joined = (Point.JOINS, Point.MOVES)
+    while node.traits.point in joined and node.inputs and point_of[node.inputs[0].node] == point:
         node = graph[node.inputs[0].node]
     return node.name
 
 
 def _describe(network: QuantisedGraph, node: Node, point: str | None) -> Layer:
     rounded = tuple((role, key) for role, key in node.parameters.items() if key in network.steps.param)
-    return Layer(node.name, node.kind.removeprefix("nndct_"), node.module_path, point, rounded)
+    return Layer(node.name, plain_name(node.kind), node.module_path, point, rounded)
 
 
 def choose_layers(layers: Sequence[Layer], wanted: Iterable[str]) -> tuple[Layer, ...]:

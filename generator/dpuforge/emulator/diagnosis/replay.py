@@ -16,6 +16,7 @@ import torch
 
 from dpuforge.emulator.diagnosis.layers import Layer
 from dpuforge.emulator.graph.evaluate import call_node, last_readers
+from dpuforge.emulator.graph.kinds import Group
 from dpuforge.emulator.graph.nodes import BatchSize, Node, Param, Ref, leaves, map_template
 from dpuforge.emulator.quantise.steps import apply_step
 from dpuforge.emulator.quantised_graph import QuantisedGraph
@@ -93,7 +94,7 @@ class Replay:
         mixtures: Sequence[Mixture],
         batch: int,
     ) -> ByMask:
-        if node.kind == "nndct_input":
+        if node.is_input:
             return {0: inputs[node.call.args[0]]}
         own = self._bit_of_node.get(node.name, 0)
         results = {}
@@ -172,10 +173,10 @@ class Replay:
         weight = self.network.graph.tensors.get(node.parameters.get("weight", ""))
         if weight is None or not node.shape:
             return moved
-        if "transpose" in node.kind:
+        if node.traits.group is Group.TRANSPOSED:
             source = self.network.graph[node.inputs[0].node]
             return moved + _elements(source) / source.shape[1] * weight.numel()
-        channels = node.shape[-1] if node.kind == "nndct_dense" else node.shape[1]
+        channels = node.shape[-1] if node.traits.group is Group.DENSE else node.shape[1]
         return moved + _elements(node) / channels * weight.numel()
 
     def bytes_per_image(self, mixtures: Sequence[Mixture]) -> float:

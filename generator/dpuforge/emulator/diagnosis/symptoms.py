@@ -14,9 +14,10 @@ from typing import Any
 from dpuforge.emulator.arithmetic.fake_quantise import most_frequent
 from dpuforge.emulator.diagnosis.layer_study import LayerStudy, NetworkStudy
 from dpuforge.emulator.diagnosis.sensitivity import Outcome, SensitivityStudy
-from dpuforge.emulator.prepare.passes import CONVOLUTIONS
+from dpuforge.emulator.graph.kinds import KINDS, plain_name
 from dpuforge.emulator.quantise.steps import FixStep
 from dpuforge.emulator.quantised_graph import QuantisedGraph
+from dpuforge.records.operator import OpKind
 
 _HALF_THE_NOISE_DB = 3.0
 _LOSS_DB = 1.0
@@ -96,7 +97,8 @@ def _uneven_weights(findings: Findings) -> Iterable[Hit]:
 def needs_equalisation(findings: Findings) -> Iterable[Hit]:
     """Find convolutions with uneven weight channels while equalisation is off."""
     if not findings.network.settings.equalisation:
-        convolutions = {study.layer.label for study in findings.layers if f"nndct_{study.layer.kind}" in CONVOLUTIONS}
+        graph, layers = findings.network.graph, (study.layer for study in findings.layers)
+        convolutions = {layer.label for layer in layers if graph[layer.name].traits.convolution}
         yield from (hit for hit in _uneven_weights(findings) if hit.layer in convolutions)
 
 
@@ -201,7 +203,9 @@ def too_coarse(findings: Findings) -> Iterable[Hit]:
                 yield Hit(gain, {"what": what, "fix": fix, "best": best, "gain_db": gain}, study.layer.label)
 
 
-_HARD = ("hswish", "hsigmoid")
+_HARD = tuple(
+    plain_name(kind) for kind, row in KINDS.items() if row.neutral in (OpKind.HARD_SIGMOID, OpKind.HARD_SWISH)
+)
 
 
 def hard_activations(findings: Findings) -> Iterable[Hit]:
@@ -264,15 +268,15 @@ def changed_by_preparation(findings: Findings) -> Iterable[Hit]:
     outcome = findings.preparation
     level = outcome.output.sqnr_db if outcome is not None else None
     if level is not None and level < _PREPARED_DB:
-        kinds = Counter(node.kind for node in findings.network.graph.nodes)
-        yield Hit(-level, {"sqnr_db": level, "leaky_relus": kinds["nndct_leaky_relu"]})
+        leaky = sum(node.traits.neutral is OpKind.LEAKY_RELU for node in findings.network.graph.nodes)
+        yield Hit(-level, {"sqnr_db": level, "leaky_relus": leaky})
 
 
 def float_operators(findings: Findings) -> Iterable[Hit]:
     """Find kinds of operators that are left in float."""
     counts = Counter(node.kind for node in findings.network.graph.nodes)
     for kind in findings.network.points.floating:
-        name = kind.removeprefix("nndct_")
+        name = plain_name(kind)
         yield Hit(counts[kind], {"count": counts[kind], "kind": name}, name)
 
 

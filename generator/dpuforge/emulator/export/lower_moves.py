@@ -21,11 +21,11 @@ from dpuforge.emulator.export.xmodel_builder import (
     text,
     with_pad,
 )
+from dpuforge.emulator.graph.kinds import Fact, Group, plain_name
 from dpuforge.emulator.graph.nodes import Node, Ref
 from dpuforge.xmodel.nouns import Attribute, Kind
 
 _INT32_MAX = 2**31 - 1
-_PADDED = frozenset({"nndct_conv2d", "nndct_depthwise_conv2d"})
 
 
 def layout_axis(builder: Builder, node: Node, dim: int, ref: Ref, layout: Layout) -> int:
@@ -41,7 +41,7 @@ def lower_custom(builder: Builder, node: Node) -> None:
             f"{node.name} of kind {node.kind} has {len(node.shapes)} results and cannot be written to an xmodel",
             "keep it out of the quantised network, or export to ONNX or TorchScript",
         )
-    kind = node.kind if "::" in node.kind else f"aten::{node.kind.removeprefix('nndct_')}"
+    kind = node.kind if "::" in node.kind else f"aten::{plain_name(node.kind)}"
     inputs = [builder.operand(ref, Layout.NATIVE).op for ref in node.inputs]
     parameter = builder.quantised.quantised_parameter
     more = [(role, (builder.parameter(key, parameter(key)),)) for role, key in node.parameters.items()]
@@ -65,7 +65,8 @@ def lower_reshape(builder: Builder, node: Node) -> None:
     flattened: tuple[int, ...] = ()
     if source.layout is Layout.NHWC and prod(source.dims[1:3]) > 1:
         readers = builder.consumers[node.name]
-        dense = all(reader in builder.graph.index and builder.graph[reader].kind == "nndct_dense" for reader in readers)
+        nodes = builder.graph.index
+        dense = all(reader in nodes and nodes[reader].traits.group is Group.DENSE for reader in readers)
         if dense and len(node.shape) == 2 and node.shape[0] == source.dims[0]:
             flattened = tuple(image[1:])
         else:
@@ -92,7 +93,7 @@ def lower_reshape(builder: Builder, node: Node) -> None:
 def permutation_order(node: Node) -> list[int]:
     """Return which input axis each output axis of a transpose or permute takes, none negative."""
     rank = len(node.shape)
-    if node.kind == "nndct_transpose":
+    if "dim0" in node.attributes:
         one, two = int(node.attributes["dim0"]) % rank, int(node.attributes["dim1"]) % rank
         return [two if axis == one else one if axis == two else axis for axis in range(rank)]
     return [int(axis) % rank for axis in node.attributes["order"]]
@@ -138,7 +139,8 @@ def lower_pad(builder: Builder, node: Node) -> None:
         return
     source = builder.operand(node.inputs[0], Layout.NHWC)
     readers = builder.consumers[node.name]
-    joins = all(reader in builder.graph.index and builder.graph[reader].kind in _PADDED for reader in readers)
+    nodes = builder.graph.index
+    joins = all(reader in nodes and Fact.TAKES_PAD in nodes[reader].traits.facts for reader in readers)
     if joins and value == 0 and len(sides) <= 4 and len(node.shape) == 4 and min(sides) >= 0:
         left, right, top, bottom = (*sides, 0, 0)[:4]
         builder.alias(node, with_pad(source, (top, bottom, left, right)))
@@ -221,12 +223,12 @@ def lower_split(builder: Builder, node: Node) -> None:
         builder.operands[node.name, index] = type(builder.operand(node.inputs[0]))(name, dims, layout)
 
 
-def lower_pixel_shuffle(builder: Builder, node: Node) -> None:
+def lower_pixel_shuffle(builder: Builder, node: Node, upscale: bool) -> None:
     """Lower the moves between channels and space."""
     source = builder.operand(node.inputs[0], Layout.NHWC)
     attrs = {
         "scale": integer(node.attributes["factor"]),
-        "upscale": flag(node.kind == "nndct_pixel_shuffle"),
+        "upscale": flag(upscale),
     }
     name = builder.emit(node.name, "pixel-shuffle", image_dims(node.shape), attrs, source.op)
     builder.finish(node, name, Layout.NHWC)

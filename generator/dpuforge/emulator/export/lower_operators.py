@@ -1,4 +1,4 @@
-"""How each kind of node becomes ops of an xmodel: one row per kind in LOWERINGS; others become custom `aten::` ops."""
+"""How a node becomes ops of an xmodel, by the word in column `xmodel` of kinds.py; "custom" makes an `aten::` op."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _HSWISH_BITS, _HSWISH_FIX = 8, 7  # the DPU's own rounding inside hswish (docs/q
 
 def lower_node(builder: Builder, node: Node) -> None:
     """Add the ops of one node; nodes must come in order."""
-    LOWERINGS.get(node.kind, lower_custom)(builder, node)
+    LOWERINGS[node.traits.xmodel](builder, node)
 
 
 def _input(builder: Builder, node: Node) -> None:
@@ -147,7 +147,8 @@ def _scale(builder: Builder, node: Node) -> None:
     builder.finish(node, name, source.layout)
 
 
-def _follow(kind: str) -> Lowering:
+def follow(kind: str) -> Lowering:
+    """Return the lowering to one op of one input that works in any layout."""
     return lambda builder, node: builder.follow(node, kind)
 
 
@@ -269,47 +270,33 @@ def _clamp(builder: Builder, node: Node) -> None:
 
 
 LOWERINGS: Mapping[str, Lowering] = {
-    "nndct_input": _input,
-    "nndct_conv2d": partial(_convolution, kind="conv2d", arrange=_arrange_conv),
-    "nndct_depthwise_conv2d": partial(_convolution, kind="depthwise-conv2d", arrange=_arrange_depthwise),
-    "nndct_conv_transpose_2d": partial(_convolution, kind="transposed-conv2d", arrange=_arrange_transposed),
-    "nndct_depthwise_conv_transpose_2d": partial(
+    "custom": lower_custom,
+    "data": _input,
+    "conv2d": partial(_convolution, kind="conv2d", arrange=_arrange_conv),
+    "depthwise-conv2d": partial(_convolution, kind="depthwise-conv2d", arrange=_arrange_depthwise),
+    "transposed-conv2d": partial(_convolution, kind="transposed-conv2d", arrange=_arrange_transposed),
+    "transposed-depthwise-conv2d": partial(
         _convolution, kind="transposed-depthwise-conv2d", arrange=_arrange_transposed_depthwise
     ),
-    "nndct_dense": _dense,
-    "nndct_batch_norm": _scale,
-    "nndct_relu": _follow("relu"),
-    "nndct_relu6": _follow("relu6"),
-    "nndct_leaky_relu": _leaky_relu,
-    "nndct_sigmoid": _follow("sigmoid"),
-    "nndct_tanh": _follow("tanh"),
-    "nndct_gelu": _follow("gelu"),
-    "nndct_hsigmoid": _hsigmoid,
-    "nndct_hswish": _hswish,
-    "nndct_hardtanh": _clamp,
-    "nndct_clamp": _clamp,
-    "nndct_softmax": _softmax,
-    "nndct_elemwise_add": _arithmetic("add"),
-    "nndct_elementwise_sub": _arithmetic("sub"),
-    "nndct_elemwise_mul": _arithmetic("mul"),
-    "nndct_elemwise_div": _arithmetic("div"),
-    "nndct_maxpool": _maxpool,
-    "nndct_avgpool": _avgpool,
-    "nndct_adaptive_avg_pool2d": _avgpool,
-    "nndct_concat": lower_concat,
-    "nndct_flatten": lower_reshape,
-    "nndct_reshape": lower_reshape,
-    "nndct_squeeze": lower_reshape,
-    "nndct_unsqueeze": lower_reshape,
-    "nndct_unflatten": lower_reshape,
-    "nndct_permute": lower_permute,
-    "nndct_transpose": lower_permute,
-    "nndct_resize": lower_resize,
-    "nndct_pad_nd": lower_pad,
-    "nndct_strided_slice": lower_strided_slice,
-    "nndct_narrow": lower_narrow,
-    "nndct_chunk": lower_split,
-    "nndct_split": lower_split,
-    "nndct_pixel_shuffle": lower_pixel_shuffle,
-    "nndct_pixel_unshuffle": lower_pixel_shuffle,
+    "matmul": _dense,
+    "scale": _scale,
+    **{kind: follow(kind) for kind in ("relu", "relu6", "sigmoid", "tanh", "gelu")},
+    "leaky-relu": _leaky_relu,
+    "clamp": _clamp,
+    "hard-sigmoid": _hsigmoid,
+    "hard-swish": _hswish,
+    "softmax": _softmax,
+    **{kind: _arithmetic(kind) for kind in ("add", "sub", "mul", "div")},
+    "maxpool2d": _maxpool,
+    "avgpool2d": _avgpool,
+    "concat": lower_concat,
+    "reshape": lower_reshape,
+    "transpose": lower_permute,
+    "resize": lower_resize,
+    "pad": lower_pad,
+    "strided_slice": lower_strided_slice,
+    "narrow": lower_narrow,
+    "split": lower_split,
+    "pixel-shuffle": partial(lower_pixel_shuffle, upscale=True),
+    "pixel-unshuffle": partial(lower_pixel_shuffle, upscale=False),
 }

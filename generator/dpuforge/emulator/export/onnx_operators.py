@@ -1,4 +1,4 @@
-"""How each kind of node is written as ONNX operators: one row per kind in WRITERS."""
+"""How a node is written as ONNX operators, by the word in column `onnx` of kinds.py; without one it is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dpuforge.emulator.export.xmodel_builder import ExportError
 from dpuforge.emulator.graph.nodes import Node
 from dpuforge.emulator.quantise.steps import FixStep
 
-Writer = Callable[[OnnxBuilder, Node], str]
+Writer = Callable[[OnnxBuilder, Node], str | tuple[str, ...]]
 
 _INT64_MAX = 2**63 - 1
 _AXES_INPUT_OPSET, _LAYER_NORM_OPSET = 18, 17
@@ -24,14 +24,14 @@ _HSWISH_STEP = FixStep(8, 7)  # the DPU's own rounding inside hswish
 
 def write_node(builder: OnnxBuilder, node: Node) -> None:
     """Add the operators of one node; nodes must come in order. Raises ExportError for kinds that are not known."""
-    if node.kind in ("nndct_chunk", "nndct_split"):
-        _split(builder, node)
-        return
-    writer = WRITERS.get(node.kind)
-    if writer is None:
+    if not node.traits.onnx:
         message = f"{node.name}: operators of kind {node.kind} cannot be written to ONNX"
         raise ExportError(message, "use export_torch_script, or replace the operator")
-    builder.values[node.name, None] = writer(builder, node)
+    written = WRITERS[node.traits.onnx](builder, node)
+    if isinstance(written, str):
+        builder.values[node.name, None] = written
+    else:
+        builder.values.update({(node.name, index): name for index, name in enumerate(written)})
 
 
 def _first(builder: OnnxBuilder, node: Node) -> str:
@@ -42,8 +42,9 @@ def _input(builder: OnnxBuilder, node: Node) -> str:
     return builder.unique(node.name)
 
 
-def _simple(op: str, **attributes: Any) -> Writer:
-    return lambda builder, node: builder.emit(op, [_first(builder, node)], node.name, **attributes)
+def one_operator(op: str) -> Writer:
+    """Return the writer of one operator of one input, without attributes."""
+    return lambda builder, node: builder.emit(op, [_first(builder, node)], node.name)
 
 
 def _pads(node: Node) -> list[int]:
@@ -292,12 +293,13 @@ def _narrow(builder: OnnxBuilder, node: Node) -> str:
     return _sliced(builder, _first(builder, node), node.name, {axis: slice(start, start + length)})
 
 
-def _split(builder: OnnxBuilder, node: Node) -> None:
-    axis, start = int(node.attributes["dim"]) % len(node.shape), 0
+def _split(builder: OnnxBuilder, node: Node) -> tuple[str, ...]:
+    axis, start, names = int(node.attributes["dim"]) % len(node.shape), 0, []
     for index, shape in enumerate(node.shapes):
         part = {axis: slice(start, start + shape[axis])}
-        builder.values[node.name, index] = _sliced(builder, _first(builder, node), f"{node.name}_{index}", part)
+        names.append(_sliced(builder, _first(builder, node), f"{node.name}_{index}", part))
         start += shape[axis]
+    return tuple(names)
 
 
 def _mean(builder: OnnxBuilder, node: Node) -> str:
@@ -344,52 +346,35 @@ def _matmul(builder: OnnxBuilder, node: Node) -> str:
     return builder.emit("MatMul", [builder.value(ref) for ref in node.inputs], node.name)
 
 
-_CONVOLUTIONS = (
-    *("conv1d", "conv2d", "conv3d", "depthwise_conv2d"),
-    *("conv_transpose_1d", "conv_transpose_2d", "conv_transpose_3d", "depthwise_conv_transpose_2d"),
-)
-
 WRITERS: Mapping[str, Writer] = {
-    **{f"nndct_{kind}": _convolution for kind in _CONVOLUTIONS},
-    **{f"nndct_{kind}": _reshape for kind in ("flatten", "reshape", "squeeze", "unsqueeze", "unflatten")},
-    **{f"nndct_{kind}": _maxpool for kind in ("maxpool", "maxpool1d", "maxpool3d")},
-    "nndct_input": _input,
-    "nndct_dense": _dense,
-    "nndct_batch_norm": _scale,
-    "nndct_relu": _simple("Relu"),
-    "nndct_relu6": _clip(0.0, 6.0),
-    "nndct_reluk": _clip(0.0, 6.0),
-    "nndct_hardtanh": _clamp,
-    "nndct_clamp": _clamp,
-    "nndct_leaky_relu": _leaky_relu,
-    "nndct_prelu": _prelu,
-    "nndct_sigmoid": _simple("Sigmoid"),
-    "nndct_tanh": _simple("Tanh"),
-    "nndct_elu": _simple("Elu"),
-    "nndct_gelu": _gelu,
-    "nndct_silu": _silu,
-    "nndct_hsigmoid": _hsigmoid,
-    "nndct_hswish": _hswish,
-    "nndct_softmax": _softmax("Softmax"),
-    "nndct_log_softmax": _softmax("LogSoftmax"),
-    "nndct_elemwise_add": _arithmetic("Add"),
-    "nndct_elementwise_sub": _arithmetic("Sub"),
-    "nndct_elemwise_mul": _arithmetic("Mul"),
-    "nndct_elemwise_div": _arithmetic("Div"),
-    "nndct_matmul": _matmul,
-    "nndct_bmm": _matmul,
-    "nndct_avgpool": _avgpool,
-    "nndct_adaptive_avg_pool2d": _avgpool,
-    "nndct_concat": _concat,
-    "nndct_permute": _permute,
-    "nndct_transpose": _permute,
-    "nndct_resize": _resize,
-    "nndct_pad_nd": _pad,
-    "nndct_strided_slice": _strided_slice,
-    "nndct_narrow": _narrow,
-    "nndct_pixel_shuffle": _pixel_shuffle,
-    "nndct_layer_norm": _layer_norm,
-    "nndct_mean": _mean,
-    "nndct_clone": _simple("Identity"),
-    "aten::mean": _mean,
+    **{op: one_operator(op) for op in ("Relu", "Sigmoid", "Tanh", "Elu", "Identity")},
+    **{op: _arithmetic(op) for op in ("Add", "Sub", "Mul", "Div")},
+    **{op: _softmax(op) for op in ("Softmax", "LogSoftmax")},
+    "input": _input,
+    "Conv": _convolution,
+    "ConvTranspose": _convolution,
+    "Gemm": _dense,
+    "MatMul": _matmul,
+    "scale": _scale,
+    "LayerNormalization": _layer_norm,
+    "relu6": _clip(0.0, 6.0),
+    "Clip": _clamp,
+    "LeakyRelu": _leaky_relu,
+    "PRelu": _prelu,
+    "gelu": _gelu,
+    "silu": _silu,
+    "hard_sigmoid": _hsigmoid,
+    "hard_swish": _hswish,
+    "MaxPool": _maxpool,
+    "AveragePool": _avgpool,
+    "ReduceMean": _mean,
+    "Concat": _concat,
+    "Reshape": _reshape,
+    "Transpose": _permute,
+    "Resize": _resize,
+    "Pad": _pad,
+    "Slice": _strided_slice,
+    "narrow": _narrow,
+    "Split": _split,
+    "DepthToSpace": _pixel_shuffle,
 }

@@ -22,6 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from dpuforge.emulator.arithmetic.operations import OutOfPlace
 from dpuforge.emulator.graph.describe import describe_call, expand_splits
+from dpuforge.emulator.graph.kinds import INPUT
 from dpuforge.emulator.graph.nodes import BatchSize, Call, Graph, Node, Param, Ref, leaves, map_template
 from dpuforge.emulator.graph.vocabulary import NUMBERED, UNNAMED, base_name
 from dpuforge.errors import UsageError
@@ -132,7 +133,7 @@ class _Recorder(TorchFunctionMode):
             name = f"{self.network}::input_{position}"
             call = Call(_take_input, (position,))
             shape = tuple(tensor.shape)
-            node = Node(name, "nndct_input", call, shape=shape, shapes=(shape,), trace_index=position + 1)
+            node = Node(name, INPUT, call, shape=shape, shapes=(shape,), trace_index=position + 1)
             self.nodes.append(replace(node, floating=tensor.is_floating_point()))
             self._refs[tensor] = Ref(name)
         return int(tensors[0].shape[0]) if tensors and tensors[0].dim() else 1
@@ -363,7 +364,7 @@ def _fold_constants(graph: Graph, results: Mapping[str, Any]) -> Graph:
         call = node.call.rewrite(visit)
         inside = list(leaves((call.args, call.kwargs)))
         fixed = not any(isinstance(leaf, (Ref, BatchSize)) for leaf in inside)
-        if node.kind != "nndct_input" and fixed and node.name in results:
+        if not node.is_input and fixed and node.name in results:
             _keep_constant(node.name, results[node.name], constants, tensors)
         elif any(ref in constants for ref in node.inputs):
             name, _ = base_name(node.call.function)  # with constants in place it may be an operator with weights

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dpuforge.emulator.graph.kinds import Group, traits_of
 from dpuforge.emulator.graph.nodes import Call, Graph, Node, Param, Ref, Shape, leaves, map_template
 from dpuforge.emulator.graph.vocabulary import FUNCTIONS
 
@@ -31,7 +32,7 @@ def describe_call(node: Node, name: str, tensors: Mapping[str, torch.Tensor], ea
     rest = {key: value for key, value in rest.items() if not isinstance(value, (Ref, Param))}
     shapes = _input_shapes(inputs, earlier)
     node = replace(node, kind=row.kind, inputs=inputs, parameters=roles, attributes=rest)
-    refine = _REFINEMENTS.get(row.kind)
+    refine = REFINEMENTS.get(traits_of(row.kind).describe)
     return refine(node, bound, tensors, shapes) if refine else node
 
 
@@ -59,7 +60,7 @@ def spread(value: Any, count: int = 2) -> tuple[int, ...]:
 def _describe_convolution(node: Node, bound: Bound, tensors: Mapping[str, torch.Tensor], _: Any) -> Node:
     weight = tensors[node.parameters["weight"]]
     rank = weight.dim() - 2
-    transposed = "transpose" in node.kind
+    transposed = node.traits.group is Group.TRANSPOSED
     groups = int(bound["groups"])
     kernel, dilation = tuple(weight.shape[2:]), spread(bound["dilation"], rank)
     inside, outside = int(weight.shape[1]) * groups, int(weight.shape[0])
@@ -110,7 +111,7 @@ def _describe_pool(node: Node, bound: Bound, _: Any, __: Any) -> Node:
         "padding": spread(bound["padding"], count),
         "ceil_mode": bool(bound["ceil_mode"]),
     }
-    if node.kind.startswith("nndct_max"):
+    if "dilation" in bound:
         attributes["dilation"] = spread(bound["dilation"], count)
     else:
         attributes["count_include_pad"] = bool(bound["count_include_pad"])
@@ -178,24 +179,17 @@ def _describe_clamp(node: Node, bound: Bound, _: Any, __: Any) -> Node:
 
 
 Refinement = Callable[[Node, Bound, Mapping[str, torch.Tensor], tuple[Shape, ...]], Node]
-_REFINEMENTS: Mapping[str, Refinement] = {
-    **{
-        f"nndct_{kind}": _describe_convolution
-        for kind in ("conv1d", "conv2d", "conv3d", "conv_transpose_1d", "conv_transpose_2d", "conv_transpose_3d")
-    },
-    "nndct_dense": _describe_dense,
-    "nndct_batch_norm": _describe_batch_norm,
-    **{f"nndct_{kind}": _describe_pool for kind in ("maxpool", "maxpool1d", "maxpool3d", "avgpool")},
-    "nndct_adaptive_avg_pool2d": _describe_adaptive,
-    "nndct_resize": _describe_resize,
-    **{
-        f"nndct_{kind}": _describe_arithmetic
-        for kind in ("elemwise_add", "elementwise_sub", "elemwise_mul", "elemwise_div")
-    },
-    "nndct_reshape": _describe_reshape,
-    "nndct_permute": _describe_permute,
-    "nndct_clamp": _describe_clamp,
-    "nndct_hardtanh": _describe_clamp,
+REFINEMENTS: Mapping[str, Refinement] = {
+    "convolution": _describe_convolution,
+    "dense": _describe_dense,
+    "batch_norm": _describe_batch_norm,
+    "pool": _describe_pool,
+    "adaptive_pool": _describe_adaptive,
+    "resize": _describe_resize,
+    "arithmetic": _describe_arithmetic,
+    "reshape": _describe_reshape,
+    "permute": _describe_permute,
+    "clamp": _describe_clamp,
 }
 
 
@@ -209,7 +203,7 @@ def expand_splits(graph: Graph) -> Graph:
     nodes: list[Node] = []
     for node in graph.nodes:
         node = replace(node, call=node.call.rewrite(visit), inputs=tuple(visit(ref) for ref in node.inputs))
-        slices = _slices(node) if node.kind in ("nndct_chunk", "nndct_split") else ()
+        slices = _slices(node) if node.traits.group is Group.SPLIT else ()
         parts.update({Ref(node.name, index): Ref(part.name) for index, part in enumerate(slices)})
         nodes.extend(slices or (node,))
     return replace(graph, nodes=tuple(nodes), outputs=map_template(graph.outputs, visit))

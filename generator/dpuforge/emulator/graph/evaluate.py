@@ -36,7 +36,7 @@ class Evaluator:
         batch = int(inputs[0].shape[0]) if inputs and inputs[0].dim() else 1
         for position, node in enumerate(self.graph.nodes):
             read = values if before is None else before(node, values)
-            if node.kind == "nndct_input":
+            if node.is_input:
                 value: Any = inputs[node.call.args[0]]
             else:
                 value = call_node(node, read, tensors, batch)

@@ -13,54 +13,6 @@ from dpuforge.emulator.graph.capture import capture_shapes
 from dpuforge.emulator.graph.nodes import Graph, Node, Shape
 from dpuforge.records.operator import Operator, OpKind
 
-# nndct kind -> operator kind; what is not listed is OpKind.OTHER.
-KINDS: Mapping[str, OpKind] = {
-    "nndct_input": OpKind.INPUT,
-    "nndct_conv2d": OpKind.CONV,
-    "nndct_depthwise_conv2d": OpKind.DEPTHWISE,
-    "nndct_conv_transpose_2d": OpKind.TRANSPOSED,
-    "nndct_depthwise_conv_transpose_2d": OpKind.DEPTHWISE_TRANSPOSED,
-    "nndct_conv3d": OpKind.CONV3D,
-    "nndct_dense": OpKind.DENSE,
-    "nndct_maxpool": OpKind.MAX_POOL,
-    "nndct_adaptive_max_pool2d": OpKind.MAX_POOL,
-    "nndct_avgpool": OpKind.AVERAGE_POOL,
-    "nndct_adaptive_avg_pool2d": OpKind.AVERAGE_POOL,
-    "nndct_mean": OpKind.AVERAGE_POOL,
-    "aten::mean": OpKind.AVERAGE_POOL,
-    "nndct_elemwise_add": OpKind.ADD,
-    "nndct_elemwise_mul": OpKind.MUL,
-    "nndct_concat": OpKind.CONCAT,
-    "nndct_batch_norm": OpKind.BATCH_NORM,
-    "nndct_relu": OpKind.RELU,
-    "nndct_relu6": OpKind.RELU6,
-    "nndct_leaky_relu": OpKind.LEAKY_RELU,
-    "nndct_prelu": OpKind.PRELU,
-    "nndct_hsigmoid": OpKind.HARD_SIGMOID,
-    "nndct_hswish": OpKind.HARD_SWISH,
-    "nndct_sigmoid": OpKind.SIGMOID,
-    "nndct_tanh": OpKind.TANH,
-    "nndct_softmax": OpKind.SOFTMAX,
-    "nndct_silu": OpKind.SILU,
-    "nndct_gelu": OpKind.GELU,
-    "nndct_resize": OpKind.RESIZE,
-    "nndct_pad_nd": OpKind.PAD,
-    "nndct_flatten": OpKind.RESHAPE,
-    "nndct_reshape": OpKind.RESHAPE,
-    "nndct_squeeze": OpKind.RESHAPE,
-    "nndct_unsqueeze": OpKind.RESHAPE,
-    "nndct_permute": OpKind.PERMUTE,
-    "nndct_transpose": OpKind.PERMUTE,
-    "nndct_strided_slice": OpKind.SLICE,
-    "nndct_chunk": OpKind.SLICE,
-    "nndct_split": OpKind.SLICE,
-    "nndct_dropout": OpKind.IDENTITY,
-    "nndct_contiguous": OpKind.IDENTITY,
-    "nndct_clone": OpKind.IDENTITY,
-    "nndct_detach": OpKind.IDENTITY,
-    "nndct_pixel_shuffle": OpKind.PIXEL_SHUFFLE,
-    "nndct_pixel_unshuffle": OpKind.PIXEL_SHUFFLE,
-}
 _POOLS = (OpKind.MAX_POOL, OpKind.AVERAGE_POOL)
 _KEPT = ("mode", "scale", "align_corners", "dim", "order", "output_padding", "negative_slope", "ceil_mode", "groups")
 
@@ -96,7 +48,7 @@ _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones})
 
 
 def _operator(node: Node, graph: Graph) -> Operator:
-    kind = KINDS.get(node.kind, OpKind.OTHER)
+    kind = node.traits.neutral
     # A value that depends on no input (a position bias, a mask) has no node: it is a constant.
     refs = [ref for ref in node.inputs if ref.node in graph.index]
     operator = Operator(
@@ -137,7 +89,7 @@ def _pool(operator: Operator, node: Node) -> Operator:
     if not operator.in_shapes or len(operator.in_shapes[0]) != 4:
         return replace(operator, kind=OpKind.OTHER)
     size = (operator.in_shapes[0][1], operator.in_shapes[0][2])
-    if "mean" in node.kind:
+    if "output_size" not in attributes and "kernel" not in attributes:  # a mean
         dims = attributes.get("dim", node.call.args[1] if len(node.call.args) > 1 else node.call.kwargs.get("dim"))
         whole = isinstance(dims, (tuple, list)) and sorted(int(d) % 4 for d in dims) == [2, 3]
         if not whole:

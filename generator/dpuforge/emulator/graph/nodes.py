@@ -40,6 +40,8 @@ from typing import Any
 
 import torch
 
+from dpuforge.emulator.graph.kinds import INPUT, Traits, traits_of
+
 Shape = tuple[int, ...]
 
 
@@ -105,6 +107,16 @@ class Node:
     trace_index: int = 0
     floating: bool = True
 
+    @property
+    def traits(self) -> Traits:
+        """What is known of the node's kind: its row of kinds.py."""
+        return traits_of(self.kind)
+
+    @property
+    def is_input(self) -> bool:
+        """Whether the node is an input of the network."""
+        return self.kind == INPUT
+
     def input_names(self) -> tuple[str, ...]:
         """Return the names of the nodes read, in argument order, repeats kept."""
         return tuple(ref.node for ref in self.inputs)
@@ -163,7 +175,7 @@ class Graph:
     @property
     def inputs(self) -> tuple[Node, ...]:
         """The network's inputs."""
-        return tuple(node for node in self.nodes if node.kind == "nndct_input")
+        return tuple(node for node in self.nodes if node.is_input)
 
     @property
     def output_refs(self) -> tuple[Ref, ...]:
@@ -222,7 +234,7 @@ class Graph:
         for node in reversed(self.nodes):
             if node.name in alive:
                 alive.update(node.input_names())
-        return self.replace_nodes(node for node in self.nodes if node.name in alive or node.kind == "nndct_input")
+        return self.replace_nodes(node for node in self.nodes if node.name in alive or node.is_input)
 
     def normalised_names(self) -> dict[str, str]:
         """Return quant_info.json's name per node, "<Net>::nndct_<type>_<index>", and the return node's."""

@@ -1,6 +1,7 @@
 """Which torch functions capture knows by name: their arguments, their nndct kind, and how their values are labelled.
 
-A function that is not in the table is kept as an opaque float operator of kind "aten::<name>".
+What a kind is stands in kinds.py. A function without a row here is kept as an opaque float operator of kind
+"aten::<name>".
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from dpuforge.emulator.graph.kinds import Point, traits_of
 
 REQUIRED = inspect.Parameter.empty
 
@@ -42,12 +45,12 @@ class Row:
         return bound
 
 
-def _row(kind: str, text: str, parameters: str = "") -> Row:
-    """Read a row: arguments as "input weight bias=None", parameters as "weight bias"."""
+def known_function(kind: str, text: str, parameters: str = "") -> Row:
+    """Return a row from text: arguments as "input weight bias=None", parameters as "weight bias"."""
     arguments = []
     for word in text.split():
         name, found, default = word.partition("=")
-        arguments.append((name, eval(default, {}) if found else REQUIRED))  # literals of this file only
+        arguments.append((name, eval(default, {}) if found else REQUIRED))  # literals of the table below only
     return Row(f"nndct_{kind}", tuple(arguments), tuple(parameters.split()))
 
 
@@ -56,84 +59,84 @@ _CONV_T = "input weight bias=None stride=1 padding=0 output_padding=0 groups=1 d
 _POOL = "input kernel_size stride=None padding=0 ceil_mode=False count_include_pad=True divisor_override=None"
 _MAXPOOL = "input kernel_size stride=None padding=0 dilation=1 ceil_mode=False return_indices=False"
 
-FUNCTIONS: Mapping[str, Row] = {
-    "conv1d": _row("conv1d", _CONV, "weight bias"),
-    "conv2d": _row("conv2d", _CONV, "weight bias"),
-    "conv3d": _row("conv3d", _CONV, "weight bias"),
-    "conv_transpose1d": _row("conv_transpose_1d", _CONV_T, "weight bias"),
-    "conv_transpose2d": _row("conv_transpose_2d", _CONV_T, "weight bias"),
-    "conv_transpose3d": _row("conv_transpose_3d", _CONV_T, "weight bias"),
-    "linear": _row("dense", "input weight bias=None", "weight bias"),
-    "batch_norm": _row(
+FUNCTIONS: dict[str, Row] = {
+    "conv1d": known_function("conv1d", _CONV, "weight bias"),
+    "conv2d": known_function("conv2d", _CONV, "weight bias"),
+    "conv3d": known_function("conv3d", _CONV, "weight bias"),
+    "conv_transpose1d": known_function("conv_transpose_1d", _CONV_T, "weight bias"),
+    "conv_transpose2d": known_function("conv_transpose_2d", _CONV_T, "weight bias"),
+    "conv_transpose3d": known_function("conv_transpose_3d", _CONV_T, "weight bias"),
+    "linear": known_function("dense", "input weight bias=None", "weight bias"),
+    "batch_norm": known_function(
         "batch_norm",
         "input running_mean running_var weight=None bias=None training=False momentum=0.1 eps=1e-05",
         "weight bias running_mean running_var",
     ),
-    "layer_norm": _row("layer_norm", "input normalized_shape weight=None bias=None eps=1e-05", "weight bias"),
-    "group_norm": _row("group_norm", "input num_groups weight=None bias=None eps=1e-05", "weight bias"),
-    "instance_norm": _row(
+    "layer_norm": known_function("layer_norm", "input normalized_shape weight=None bias=None eps=1e-05", "weight bias"),
+    "group_norm": known_function("group_norm", "input num_groups weight=None bias=None eps=1e-05", "weight bias"),
+    "instance_norm": known_function(
         "instance_norm", "input running_mean=None running_var=None weight=None bias=None", "weight bias"
     ),
-    "prelu": _row("prelu", "input weight", "weight"),
-    "relu": _row("relu", "input inplace=False"),
-    "relu6": _row("relu6", "input inplace=False"),
-    "hardtanh": _row("hardtanh", "input min_val=-1.0 max_val=1.0 inplace=False"),
-    "clamp": _row("clamp", "input min=None max=None"),
-    "leaky_relu": _row("leaky_relu", "input negative_slope=0.01 inplace=False"),
-    "hardswish": _row("hswish", "input inplace=False"),
-    "hardsigmoid": _row("hsigmoid", "input inplace=False"),
-    "sigmoid": _row("sigmoid", "input"),
-    "tanh": _row("tanh", "input"),
-    "gelu": _row("gelu", "input approximate='none'"),
-    "silu": _row("silu", "input inplace=False"),
-    "mish": _row("mish", "input inplace=False"),
-    "elu": _row("elu", "input alpha=1.0 inplace=False"),
-    "softmax": _row("softmax", "input dim=None"),
-    "log_softmax": _row("log_softmax", "input dim=None"),
-    "add": _row("elemwise_add", "input other"),
-    "sub": _row("elementwise_sub", "input other"),
-    "mul": _row("elemwise_mul", "input other"),
-    "div": _row("elemwise_div", "input other"),
-    "matmul": _row("matmul", "input other"),
-    "bmm": _row("bmm", "input other"),
-    "cat": _row("concat", "tensors dim=0"),
-    "stack": _row("stack", "tensors dim=0"),
-    "max_pool1d": _row("maxpool1d", _MAXPOOL),
-    "max_pool2d": _row("maxpool", _MAXPOOL),
-    "max_pool3d": _row("maxpool3d", _MAXPOOL),
-    "avg_pool2d": _row("avgpool", _POOL),
-    "adaptive_avg_pool2d": _row("adaptive_avg_pool2d", "input output_size"),
-    "adaptive_max_pool2d": _row("adaptive_max_pool2d", "input output_size return_indices=False"),
-    "dropout": _row("dropout", "input p=0.5 training=True inplace=False"),
-    "dropout2d": _row("dropout", "input p=0.5 training=True inplace=False"),
-    "dropout3d": _row("dropout", "input p=0.5 training=True inplace=False"),
-    "alpha_dropout": _row("dropout", "input p=0.5 training=True inplace=False"),
-    "feature_dropout": _row("dropout", "input p=0.5 training=True inplace=False"),
-    "flatten": _row("flatten", "input start_dim=0 end_dim=-1"),
-    "view": _row("reshape", "input shape"),
-    "reshape": _row("reshape", "input shape"),
-    "unflatten": _row("unflatten", "input dim sizes"),
-    "permute": _row("permute", "input order"),
-    "transpose": _row("transpose", "input dim0 dim1"),
-    "squeeze": _row("squeeze", "input dim=None"),
-    "unsqueeze": _row("unsqueeze", "input dim"),
-    "contiguous": _row("contiguous", "input"),
-    "clone": _row("clone", "input"),
-    "detach": _row("detach", "input"),
-    "chunk": _row("chunk", "input chunks dim=0"),
-    "split": _row("split", "input split_size dim=0"),
-    "unbind": _row("unbind", "input dim=0"),
-    "getitem": _row("strided_slice", "input index"),
-    "narrow": _row("narrow", "input dim start length"),
-    "interpolate": _row(
+    "prelu": known_function("prelu", "input weight", "weight"),
+    "relu": known_function("relu", "input inplace=False"),
+    "relu6": known_function("relu6", "input inplace=False"),
+    "hardtanh": known_function("hardtanh", "input min_val=-1.0 max_val=1.0 inplace=False"),
+    "clamp": known_function("clamp", "input min=None max=None"),
+    "leaky_relu": known_function("leaky_relu", "input negative_slope=0.01 inplace=False"),
+    "hardswish": known_function("hswish", "input inplace=False"),
+    "hardsigmoid": known_function("hsigmoid", "input inplace=False"),
+    "sigmoid": known_function("sigmoid", "input"),
+    "tanh": known_function("tanh", "input"),
+    "gelu": known_function("gelu", "input approximate='none'"),
+    "silu": known_function("silu", "input inplace=False"),
+    "mish": known_function("mish", "input inplace=False"),
+    "elu": known_function("elu", "input alpha=1.0 inplace=False"),
+    "softmax": known_function("softmax", "input dim=None"),
+    "log_softmax": known_function("log_softmax", "input dim=None"),
+    "add": known_function("elemwise_add", "input other"),
+    "sub": known_function("elementwise_sub", "input other"),
+    "mul": known_function("elemwise_mul", "input other"),
+    "div": known_function("elemwise_div", "input other"),
+    "matmul": known_function("matmul", "input other"),
+    "bmm": known_function("bmm", "input other"),
+    "cat": known_function("concat", "tensors dim=0"),
+    "stack": known_function("stack", "tensors dim=0"),
+    "max_pool1d": known_function("maxpool1d", _MAXPOOL),
+    "max_pool2d": known_function("maxpool", _MAXPOOL),
+    "max_pool3d": known_function("maxpool3d", _MAXPOOL),
+    "avg_pool2d": known_function("avgpool", _POOL),
+    "adaptive_avg_pool2d": known_function("adaptive_avg_pool2d", "input output_size"),
+    "adaptive_max_pool2d": known_function("adaptive_max_pool2d", "input output_size return_indices=False"),
+    "dropout": known_function("dropout", "input p=0.5 training=True inplace=False"),
+    "dropout2d": known_function("dropout", "input p=0.5 training=True inplace=False"),
+    "dropout3d": known_function("dropout", "input p=0.5 training=True inplace=False"),
+    "alpha_dropout": known_function("dropout", "input p=0.5 training=True inplace=False"),
+    "feature_dropout": known_function("dropout", "input p=0.5 training=True inplace=False"),
+    "flatten": known_function("flatten", "input start_dim=0 end_dim=-1"),
+    "view": known_function("reshape", "input shape"),
+    "reshape": known_function("reshape", "input shape"),
+    "unflatten": known_function("unflatten", "input dim sizes"),
+    "permute": known_function("permute", "input order"),
+    "transpose": known_function("transpose", "input dim0 dim1"),
+    "squeeze": known_function("squeeze", "input dim=None"),
+    "unsqueeze": known_function("unsqueeze", "input dim"),
+    "contiguous": known_function("contiguous", "input"),
+    "clone": known_function("clone", "input"),
+    "detach": known_function("detach", "input"),
+    "chunk": known_function("chunk", "input chunks dim=0"),
+    "split": known_function("split", "input split_size dim=0"),
+    "unbind": known_function("unbind", "input dim=0"),
+    "getitem": known_function("strided_slice", "input index"),
+    "narrow": known_function("narrow", "input dim start length"),
+    "interpolate": known_function(
         "resize",
         "input size=None scale_factor=None mode='nearest' align_corners=None recompute_scale_factor=None",
     ),
-    "pad": _row("pad_nd", "input pad mode='constant' value=None"),
-    "pixel_shuffle": _row("pixel_shuffle", "input factor"),
-    "pixel_unshuffle": _row("pixel_unshuffle", "input factor"),
-    "channel_shuffle": _row("channel_shuffle", "input groups"),
-    "expand": _row("expand", "input sizes"),
+    "pad": known_function("pad_nd", "input pad mode='constant' value=None"),
+    "pixel_shuffle": known_function("pixel_shuffle", "input factor"),
+    "pixel_unshuffle": known_function("pixel_unshuffle", "input factor"),
+    "channel_shuffle": known_function("channel_shuffle", "input groups"),
+    "expand": known_function("expand", "input sizes"),
 }
 
 # Values that the real tracer leaves numbered; all others are called "ret" (docs/quantizer.md, section 5).
@@ -142,7 +145,7 @@ NUMBERED = frozenset({
     "mean", "chunk", "split", "unbind", "getitem",
 })  # fmt: skip
 # Dropped before the real tracer names anything.
-UNNAMED = frozenset({"dropout", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "contiguous", "detach"})
+UNNAMED = frozenset(name for name, row in FUNCTIONS.items() if traits_of(row.kind).point is Point.DROPPED)
 
 
 def base_name(function: Callable[..., Any]) -> tuple[str, bool]:

@@ -9,16 +9,10 @@ from typing import Any
 import torch
 
 from dpuforge.emulator.arithmetic.piecewise import is_large
+from dpuforge.emulator.graph.kinds import Fact
 from dpuforge.emulator.graph.nodes import Call, Graph, Node
 from dpuforge.emulator.integer import exact
-from dpuforge.emulator.quantise.points import PARAMETRIC
 from dpuforge.emulator.quantise.steps import FixStep, Step
-
-# Kinds whose call makes a new tensor, which nobody else holds: its only reader may overwrite it.
-MAKES_NEW = PARAMETRIC | {
-    "nndct_relu", "nndct_elemwise_add", "nndct_elementwise_sub", "nndct_elemwise_mul", "nndct_maxpool", "nndct_avgpool",
-    "nndct_concat",
-}  # fmt: skip
 
 Steps = Mapping[str, Step]
 
@@ -36,9 +30,10 @@ def _economise(node: Node, graph: Graph, consumers: Mapping[str, list[str]], ste
     if len(node.inputs) != 1 or node.inputs[0].index is not None:
         return node
     source = graph[node.inputs[0].node]
-    if node.kind == "nndct_relu" and source.kind in MAKES_NEW and len(consumers[source.name]) == 1:
+    overwrites = Fact.NEW_TENSOR in source.traits.facts and len(consumers[source.name]) == 1
+    if node.traits.integer == "relu" and overwrites:
         return replace(node, call=Call(torch.relu_, (node.inputs[0],)))
-    if node.kind == "nndct_maxpool" and len(node.shape) == 4 and len(node.shapes) <= 1:
+    if node.traits.integer == "max_pool" and len(node.shape) == 4 and len(node.shapes) <= 1:
         return replace(node, call=Call(_GridPool(node, source.name, steps), (node.inputs[0],)))
     return node
 

@@ -1,21 +1,22 @@
-"""Builds the integer form of each kind of node for the fast test path; None where that would not be exact."""
+"""Builds the integer form of a node for the fast test path; None where that would not be exact."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from dpuforge.emulator.arithmetic.fake_quantise import Rounding, quantise_integers
+from dpuforge.emulator.graph.kinds import Point
 from dpuforge.emulator.graph.nodes import BatchSize, Node, Ref, Shape, map_template
 from dpuforge.emulator.integer import exact
 from dpuforge.emulator.integer.integer_plan import Builder, Integers, Placement, Run, Values
-from dpuforge.emulator.quantise.points import TRANSPARENT
 from dpuforge.emulator.quantise.steps import FixStep
 
-_BOUNDS = {"nndct_relu": (0.0, None), "nndct_relu6": (0.0, 6.0)}
+Bounds = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def _keep_relu(node: Node, place: Placement) -> bool:
     """Say whether a node may apply the relu that alone reads it, and note that it does."""
     reader = place.only_reader(node.name)
     point = node.name in place.source.output
-    if point or reader is None or reader.kind != "nndct_relu":
+    if point or reader is None or reader.traits.integer != "relu":
         return False
     place.with_relu.add(node.name)
     return True
@@ -129,25 +130,21 @@ def _at(values: torch.Tensor, fix: int, target: int) -> torch.Tensor:
     return values if fix == target else exact.add_integers((values,), (fix,), target)
 
 
-def _build_clamp(node: Node, place: Placement) -> Run | None:
+def _build_clamp(node: Node, place: Placement, bounds: Bounds | None = None) -> Run | None:
     """relu and its kin: rounding first and limiting then gives the same, as both keep the order of values."""
-    moved, bounds = _moved(node, place), _bounds(node)
+    moved, bounds = _moved(node, place), bounds or _bounds(node)
     if moved is None or bounds is None or len(node.inputs) != 1:
         return None
     (fix,), target = moved
     ref = node.inputs[0]
     place.fix[node.name] = target
-    if ref.node in place.with_relu and fix == target and node.kind == "nndct_relu":
+    if ref.node in place.with_relu and fix == target and node.traits.integer == "relu":
         return lambda values, batch: values[ref.node]
     low, high = (_integer_bound(bound, target, default) for bound, default in zip(bounds, (-128, 127), strict=True))
     return lambda values, batch: Integers(exact.clamp_integers(_at(_read(values, ref), fix, target), low, high), target)
 
 
-def _bounds(node: Node) -> tuple[float | None, float | None] | None:
-    if node.kind in _BOUNDS:
-        return _BOUNDS[node.kind]
-    if node.kind == "nndct_reluk":
-        return 0.0, float(node.attributes["limit"])
+def _bounds(node: Node) -> Bounds | None:
     low, high = node.attributes.get("min"), node.attributes.get("max")
     numbers = all(bound is None or isinstance(bound, (int, float)) for bound in (low, high))
     return (low, high) if numbers and (low, high) != (None, None) else None
@@ -192,10 +189,11 @@ def _build_concat(node: Node, place: Placement) -> Run | None:
 def _build_move(node: Node, place: Placement) -> Run | None:
     """Reshapes, slices and permutations: the call itself, on bytes."""
     moved, call = _moved(node, place), node.call
-    if moved is None or len(node.inputs) != 1 or (node.kind in TRANSPARENT and node.name in place.source.output):
+    own = node.name in place.source.output
+    if moved is None or len(node.inputs) != 1 or (own and node.traits.point is Point.MOVES):
         return None
     (fix,), target = moved
-    target = target if node.name in place.source.output else fix
+    target = target if own else fix
     place.fix[node.name] = target
 
     def run(values: Values, batch: int) -> Integers:
@@ -306,28 +304,19 @@ def _build_scale(node: Node, place: Placement) -> Run | None:
     return _apply(node, exact.Convolution(weight, layer.bias, layer.how, sizes, list(shape), layer.relu), layer.fix)
 
 
-# Functions of one value, element by element.
-_TABLES = frozenset(
-    f"nndct_{name}"
-    for name in "hswish hsigmoid leaky_relu sigmoid tanh silu gelu elu mish".split()  # noqa: SIM905
-)
-
+# By the word in column `integer` of kinds.py.
 BUILDERS: Mapping[str, Builder] = {
-    "nndct_input": _build_input,
-    "nndct_conv2d": _build_convolution,
-    "nndct_depthwise_conv2d": _build_convolution,
-    "nndct_dense": _build_dense,
-    "nndct_batch_norm": _build_scale,
-    "nndct_relu": _build_clamp,
-    "nndct_relu6": _build_clamp,
-    "nndct_reluk": _build_clamp,
-    "nndct_hardtanh": _build_clamp,
-    "nndct_clamp": _build_clamp,
-    "nndct_maxpool": _build_max_pool,
-    "nndct_concat": _build_concat,
-    "nndct_transpose": _build_move,
-    "nndct_elemwise_add": _build_add,
-    "nndct_elemwise_mul": _build_multiply,
-    "transparent": _build_move,
-    **dict.fromkeys(_TABLES, _build_table),
+    "input": _build_input,
+    "convolution": _build_convolution,
+    "dense": _build_dense,
+    "scale": _build_scale,
+    "relu": partial(_build_clamp, bounds=(0.0, None)),
+    "relu6": partial(_build_clamp, bounds=(0.0, 6.0)),
+    "clamp": _build_clamp,
+    "max_pool": _build_max_pool,
+    "concat": _build_concat,
+    "move": _build_move,
+    "add": _build_add,
+    "multiply": _build_multiply,
+    "table": _build_table,
 }

@@ -12,17 +12,10 @@ from typing import Any
 
 import torch
 
+from dpuforge.emulator.graph.kinds import Fact
 from dpuforge.emulator.graph.nodes import BatchSize, Graph, Node, Param, Ref, map_template
 from dpuforge.emulator.integer import exact
-from dpuforge.emulator.quantise.points import TRANSPARENT
 from dpuforge.emulator.quantise.steps import FixStep, Step
-
-CLAMPS = frozenset({"nndct_relu", "nndct_relu6", "nndct_reluk", "nndct_hardtanh", "nndct_clamp"})
-_COMMUTING = CLAMPS | TRANSPARENT | {"nndct_maxpool", "nndct_concat"}
-_KEEPS_SIGN = (_COMMUTING - CLAMPS) | {"nndct_avgpool", "nndct_adaptive_avg_pool2d"}
-_NEVER_NEGATIVE = frozenset({"nndct_relu", "nndct_relu6", "nndct_reluk", "nndct_hsigmoid"})
-# Means of activations: their sums are exact in float32, so the layout, which decides their order, does not show.
-_ANY_LAYOUT = frozenset({"nndct_avgpool", "nndct_adaptive_avg_pool2d", "nndct_mean", "aten::mean"})
 
 
 @dataclass(frozen=True)
@@ -107,7 +100,7 @@ def refusal(quantised: Quantised) -> str:
 
 
 def plan_nodes(quantised: Quantised, builders: Mapping[str, Builder]) -> tuple[PlannedNode, ...]:
-    """Return how every node runs, in order; builders by kind give None where the integers would not be exact."""
+    """Return how every node runs, in order; a builder gives None where the integers would not be exact."""
     consumers = quantised.graph.consumers()
     place = Placement(quantised, consumers, _find_targets(quantised, consumers))
     return tuple(_plan_node(node, place, builders) for node in quantised.graph.nodes)
@@ -149,16 +142,18 @@ def _find_targets(quantised: Quantised, consumers: Mapping[str, list[str]]) -> d
     target = {name: step.fix for name, step in quantised.output.items() if isinstance(step, FixStep)}
     for node in reversed(quantised.graph.nodes):
         reader = _only_reader(quantised.graph, consumers, node.name)
-        if node.name not in target and reader is not None and reader.kind in _COMMUTING and reader.name in target:
+        if node.name in target or reader is None or reader.name not in target:
+            continue
+        if Fact.COMMUTES in reader.traits.facts:
             target[node.name] = target[reader.name]
     return target
 
 
 def _plan_node(node: Node, place: Placement, builders: Mapping[str, Builder]) -> PlannedNode:
-    kind = "transparent" if node.kind in TRANSPARENT else node.kind
-    run = builders[kind](node, place) if kind in builders else None
-    kept = node.kind in _KEEPS_SIGN and all(ref.node in place.not_negative for ref in node.inputs)
-    if node.kind in _NEVER_NEGATIVE or kept or node.name in place.with_relu:
+    form, facts = node.traits.integer, node.traits.facts
+    run = builders[form](node, place) if form else None
+    kept = Fact.KEEPS_SIGN in facts and all(ref.node in place.not_negative for ref in node.inputs)
+    if Fact.NOT_NEGATIVE in facts or kept or node.name in place.with_relu:
         place.not_negative.add(node.name)
     if run is not None:
         return PlannedNode(node, run, True)
@@ -168,7 +163,7 @@ def _plan_node(node: Node, place: Placement, builders: Mapping[str, Builder]) ->
 def _run_in_float(node: Node, place: Placement) -> Run:
     """Return the node's own call on floats, rounded afterwards where its value has a target."""
     target = place.target.get(node.name) if len(node.shapes) <= 1 else None
-    tensors, call, any_layout = place.source.tensors, node.call, node.kind in _ANY_LAYOUT
+    tensors, call, any_layout = place.source.tensors, node.call, Fact.ANY_LAYOUT in node.traits.facts
     if target is not None:
         place.fix[node.name] = target
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dpuforge.emulator.graph.evaluate import last_readers
+from dpuforge.emulator.graph.kinds import plain_name
 from dpuforge.emulator.graph.nodes import Node, map_template
 from dpuforge.emulator.integer import exact
 from dpuforge.emulator.integer.integer_forms import BUILDERS
@@ -30,7 +31,7 @@ class EvaluationPath:
     def __str__(self) -> str:
         if not self.integers:
             return f"exact float path ({self.reason})"
-        kinds = ", ".join(kind.removeprefix("nndct_") for kind in self.float_kinds)
+        kinds = ", ".join(map(plain_name, self.float_kinds))
         rest = f"; {len(self.float_nodes)} operators in float: {kinds}" if self.float_nodes else ""
         return f"integer path ({self.reason}{rest})"
 
@@ -59,7 +60,7 @@ class IntegerNetwork:
         batch = int(inputs[0].shape[0]) if inputs and inputs[0].dim() else 1
         for planned, dying in zip(self._nodes, self._dying, strict=True):
             name = planned.node.name
-            if planned.node.kind == "nndct_input":
+            if planned.node.is_input:
                 values[name] = inputs[planned.node.call.args[0]]
             values[name] = planned.run(values, batch)
             if observe is not None and name in self._points:

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from dpuforge.emulator.graph.evaluate import Values, call_node
+from dpuforge.emulator.graph.kinds import Fact, Point
 from dpuforge.emulator.graph.nodes import Graph, Node, leaves
 from dpuforge.emulator.nndct import log
 from dpuforge.emulator.nndct.calibration_files import PARAM_FILE
 from dpuforge.emulator.nndct.quant_module import QuantModule
-from dpuforge.emulator.quantise.points import ACTIVATIONS, PARAMETRIC
 from dpuforge.emulator.quantise.steps import Step, apply_step
 from dpuforge.emulator.quantise.straight_through import quantise_through
 from dpuforge.emulator.quantised_graph import QuantisedGraph
@@ -155,7 +155,7 @@ class _Walk:
         }
         for position, node in enumerate(graph.nodes):
             self._advance(self.exact, node, graph.tensors, rough=False)
-            if node.kind in PARAMETRIC and node.kind != "nndct_batch_norm":
+            if node.traits.weighted:
                 self._tune(node)
             self._advance(self.rough, node, self._tensors(node), rough=True)
             for values in (*self.exact, *self.rough):
@@ -178,7 +178,7 @@ class _Walk:
     @torch.no_grad()
     def _advance(self, states: list[Values], node: Node, tensors: Any, rough: bool) -> None:
         for values, batch in zip(states, self.batches, strict=True):
-            if node.kind == "nndct_input":
+            if node.is_input:
                 value: Any = batch[node.call.args[0]]
             else:
                 value = call_node(node, values, tensors, int(batch[0].shape[0]))
@@ -217,8 +217,8 @@ class _Walk:
         return len(readers) == 1 and readers[0] != "return" and self._is_relu(readers[0])
 
     def _is_relu(self, name: str) -> bool:
-        kind = self.quantised.graph[name].kind
-        return kind in ACTIVATIONS and kind in ("nndct_relu", "nndct_relu6", "nndct_reluk")
+        traits = self.quantised.graph[name].traits
+        return traits.point is Point.JOINS and Fact.NOT_NEGATIVE in traits.facts
 
     def _loss(self, node: Node, parameters: dict[str, torch.Tensor], index: int, relu: bool) -> torch.Tensor:
         tensors = dict(self.quantised.graph.tensors)

@@ -17,7 +17,6 @@ from dpuforge.emulator.nndct.arguments import choose_device
 from dpuforge.emulator.nndct.calibration_files import read_info, write_info
 from dpuforge.emulator.nndct.fast_finetune import save_parameters
 from dpuforge.emulator.nndct.quant_module import QuantModule
-from dpuforge.emulator.quantise.points import PARAMETRIC
 from dpuforge.emulator.quantise.settings import ToolOptions, default_settings
 from dpuforge.emulator.quantise.steps import TensorRule, combine_steps, search_step
 from dpuforge.emulator.quantise.straight_through import quantise_through
@@ -40,7 +39,7 @@ class QatModule(nn.Module):
         self._evaluator = Evaluator(quantised.graph)
         self._own: dict[str, tuple[str, TensorRule]] = {}
         for node in quantised.graph.nodes:
-            for role, key in node.parameters.items() if node.kind in PARAMETRIC else ():
+            for role, key in node.parameters.items() if node.traits.parametric else ():
                 name = key.partition("::")[2].replace(".", "_")
                 self._own[name] = (key, quantised.rule("weights" if role == "weight" else role, node))
                 self.register_parameter(name, nn.Parameter(quantised.graph.tensors[key].clone()))

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 
 from dpuforge.emulator.arithmetic.fake_quantise import square_root
+from dpuforge.emulator.graph.kinds import Fact, Group
 from dpuforge.emulator.graph.nodes import Graph, Node
 
-_PASS_THROUGH = frozenset({"nndct_relu", "nndct_reluk", "nndct_maxpool", "nndct_avgpool", "nndct_adaptive_avg_pool2d"})
 _WEIGHT_FLOOR = 1e-7
 _RANGE_FLOOR = 0.5
 
 
-def equalise_layers(graph: Graph, convolutions: frozenset[str]) -> Graph:
+def equalise_layers(graph: Graph) -> Graph:
     """Return the graph with every neighbouring pair of convolutions equalised, once (docs/quantizer.md, section 6)."""
     tensors = dict(graph.tensors)
-    for first, second, limits in _pairs(graph, convolutions):
+    for first, second, limits in _pairs(graph):
         scale = _equalise_pair(first, second, tensors)
         for key in limits:
             scaled = tensors[key].to(scale.device) / scale
@@ -27,11 +27,11 @@ def equalise_layers(graph: Graph, convolutions: frozenset[str]) -> Graph:
     return replace(graph, tensors=tensors)
 
 
-def _pairs(graph: Graph, convolutions: frozenset[str]) -> Iterator[tuple[Node, Node, tuple[str, ...]]]:
+def _pairs(graph: Graph) -> Iterator[tuple[Node, Node, tuple[str, ...]]]:
     """Yield neighbouring convolutions and the limits (reluk) that lie between them."""
     consumers = graph.consumers()
     for node in graph.nodes:
-        if node.kind not in convolutions:
+        if not node.traits.convolution:
             continue
         current = node
         limits: list[str] = []
@@ -40,13 +40,13 @@ def _pairs(graph: Graph, convolutions: frozenset[str]) -> Iterator[tuple[Node, N
             if len(readers) != 1 or readers[0] == "return":
                 break
             current = graph[readers[0]]
-            if current.kind in convolutions:
+            if current.traits.convolution:
                 if _matches(node, current):
                     yield node, current, tuple(limits)
                 break
-            if current.kind not in _PASS_THROUGH:
+            if Fact.SCALES not in current.traits.facts:
                 break
-            if current.kind == "nndct_reluk":
+            if "limit" in current.attributes:
                 limits.append(str(current.attributes["limit"]))
 
 
@@ -56,7 +56,7 @@ def _matches(first: Node, second: Node) -> bool:
 
 def _output_rows(node: Node, weight: torch.Tensor) -> torch.Tensor:
     """Return the weight as a matrix with one row per output channel."""
-    if "transpose" not in node.kind:
+    if node.traits.group is not Group.TRANSPOSED:
         return weight.flatten(1)
     groups = node.attributes["groups"]
     parts = weight.view(groups, weight.shape[0] // groups, *weight.shape[1:])
@@ -65,7 +65,7 @@ def _output_rows(node: Node, weight: torch.Tensor) -> torch.Tensor:
 
 def _input_rows(node: Node, weight: torch.Tensor) -> torch.Tensor:
     """Return the weight as a matrix with one row per input channel: what the outputs of its own group take from it."""
-    if "transpose" in node.kind:
+    if node.traits.group is Group.TRANSPOSED:
         return weight.flatten(1)
     return _by_group(node, weight).transpose(1, 2).reshape(node.attributes["in_channels"], -1)
 
@@ -78,7 +78,7 @@ def _by_group(node: Node, weight: torch.Tensor) -> torch.Tensor:
 
 def _scale_outputs(node: Node, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Divide each output channel of a weight by its scale."""
-    if "transpose" not in node.kind:
+    if node.traits.group is not Group.TRANSPOSED:
         return weight / scale.view(-1, *(1,) * (weight.dim() - 1))
     groups = node.attributes["groups"]
     parts = weight.view(groups, weight.shape[0] // groups, *weight.shape[1:])
@@ -88,7 +88,7 @@ def _scale_outputs(node: Node, weight: torch.Tensor, scale: torch.Tensor) -> tor
 
 def _scale_inputs(node: Node, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Multiply each input channel of a weight by its scale."""
-    if "transpose" in node.kind:
+    if node.traits.group is Group.TRANSPOSED:
         return weight * scale.view(-1, *(1,) * (weight.dim() - 1))
     parts = _by_group(node, weight)
     factor = scale.view(parts.shape[0], 1, parts.shape[2], *(1,) * (weight.dim() - 2))

@@ -14,12 +14,10 @@ import torch.nn.functional as F
 
 from dpuforge.emulator.arithmetic import operations
 from dpuforge.emulator.arithmetic.fake_quantise import average_pool_coefficient, square_root
+from dpuforge.emulator.graph.kinds import Group, Point
 from dpuforge.emulator.graph.nodes import Call, Graph, Node, Param, Ref
 from dpuforge.emulator.prepare.equalise import equalise_layers
-from dpuforge.emulator.quantise.points import PARAMETRIC
 
-CONVOLUTIONS = PARAMETRIC - {"nndct_dense", "nndct_batch_norm"}
-_IDENTITIES = frozenset({"nndct_dropout", "nndct_contiguous", "nndct_detach"})
 _INT64_MIN = -(2**63)
 
 
@@ -45,7 +43,7 @@ def prepare_graph(graph: Graph, options: PrepareOptions) -> Graph:
     graph = _drop_identities(graph)
     graph = graph.replace_nodes(_standard_call(node) for node in graph.nodes)
     if options.equalisation:
-        graph = equalise_layers(graph, CONVOLUTIONS)
+        graph = equalise_layers(graph)
     return _adopt_dpu_arithmetic(graph, options)
 
 
@@ -141,12 +139,12 @@ def _fold_targets(graph: Graph, node: Node, consumers: Mapping[str, list[str]]) 
     source = graph[node.inputs[0].node]
     if len(consumers[source.name]) != 1:
         return ()
-    if source.kind in CONVOLUTIONS:
+    if source.traits.convolution:
         return (source.name,)
-    if source.kind != "nndct_concat" or source.attributes.get("dim") != 1:
+    if source.traits.group is not Group.JOIN or source.attributes.get("dim") != 1:
         return ()
     parts = source.input_names()
-    alone = all(graph[name].kind in CONVOLUTIONS and len(consumers[name]) == 1 for name in parts)
+    alone = all(graph[name].traits.convolution and len(consumers[name]) == 1 for name in parts)
     return parts if alone and len(set(parts)) == len(parts) else ()
 
 
@@ -189,7 +187,7 @@ def _bias_name(weight_key: str) -> str:
 def _per_output_channel(node: Node, values: torch.Tensor) -> torch.Tensor:
     """Shape one value per output channel so that it multiplies the node's weight."""
     rank = len(node.attributes["kernel"])
-    if "transpose" not in node.kind:
+    if node.traits.group is not Group.TRANSPOSED:
         return values.view(-1, *(1,) * (rank + 1))
     groups = node.attributes["groups"]
     inside = node.attributes["in_channels"] // groups
@@ -206,18 +204,15 @@ def _become_scale(node: Node, tensors: dict[str, torch.Tensor], scale: torch.Ten
 
 
 def _drop_identities(graph: Graph) -> Graph:
-    return graph.without({node.name: node.inputs[0] for node in graph.nodes if node.kind in _IDENTITIES})
+    dropped = (node for node in graph.nodes if node.traits.point is Point.DROPPED)
+    return graph.without({node.name: node.inputs[0] for node in dropped})
 
 
-_CONVOLVE: Mapping[str, Callable[..., Any]] = {
-    "nndct_conv1d": F.conv1d,
-    "nndct_conv2d": F.conv2d,
-    "nndct_conv3d": F.conv3d,
-    "nndct_depthwise_conv2d": F.conv2d,
-    "nndct_conv_transpose_1d": F.conv_transpose1d,
-    "nndct_conv_transpose_2d": F.conv_transpose2d,
-    "nndct_conv_transpose_3d": F.conv_transpose3d,
-    "nndct_depthwise_conv_transpose_2d": F.conv_transpose2d,
+# By rank, plain and transposed.
+_CONVOLVE: Mapping[int, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    1: (F.conv1d, F.conv_transpose1d),
+    2: (F.conv2d, F.conv_transpose2d),
+    3: (F.conv3d, F.conv_transpose3d),
 }
 
 
@@ -225,15 +220,19 @@ def _standard_call(node: Node) -> Node:
     """Rewrite convolutions and dense layers as plain functional calls (input, weight, bias, settings)."""
     if node.kind == "nndct_reshape":  # a view may have lost the contiguous() before it
         return replace(node, call=Call(torch.reshape, (node.inputs[0], node.attributes["shape"])))
-    if node.kind not in _CONVOLVE and node.kind != "nndct_dense":
+    if not node.traits.weighted:
         return node
     weight = Param(node.parameters["weight"])
     bias = Param(node.parameters["bias"]) if "bias" in node.parameters else None
-    if node.kind == "nndct_dense":
+    if not node.traits.convolution:
         return replace(node, call=Call(F.linear, (node.inputs[0], weight, bias)))
     names = ("stride", "padding", "dilation", "groups", "output_padding")
     settings = {name: node.attributes[name] for name in names if name in node.attributes}
-    return replace(node, call=Call(_CONVOLVE[node.kind], (node.inputs[0], weight, bias), settings))
+    convolve = _CONVOLVE[len(node.attributes["kernel"])][node.traits.group is Group.TRANSPOSED]
+    return replace(node, call=Call(convolve, (node.inputs[0], weight, bias), settings))
+
+
+# -- the DPU's own arithmetic ------------------------------------------------------------------------------------
 
 
 def _adopt_dpu_arithmetic(graph: Graph, options: PrepareOptions) -> Graph:
@@ -241,20 +240,31 @@ def _adopt_dpu_arithmetic(graph: Graph, options: PrepareOptions) -> Graph:
 
 
 def _dpu_node(node: Node, options: PrepareOptions) -> Node:
-    """Replace what the DPU computes in its own way: average pools, hard sigmoid and swish, leaky relu."""
-    source = node.inputs[0] if node.inputs else Ref("")
-    if node.kind == "nndct_avgpool" and options.average_pool_coefficient:
-        return replace(node, call=_average_pool_call(node, source))
-    if node.kind == "nndct_adaptive_avg_pool2d" and node.attributes["kernel"] and options.average_pool_coefficient:
-        return replace(node, call=Call(operations.adaptive_average_pool, (source, node.attributes["output_size"])))
-    if node.kind == "nndct_hsigmoid":
-        return replace(node, call=Call(operations.hard_sigmoid, (source,)))
-    if node.kind == "nndct_hswish":
-        return replace(node, call=Call(operations.hard_swish, (source,)))
-    if node.kind == "nndct_leaky_relu":
-        slope = operations.LEAKY_SLOPE
-        return replace(node, call=Call(F.leaky_relu, (source, slope)), attributes={"negative_slope": slope})
-    return node
+    adopt = DPU_CALLS.get(node.traits.dpu)
+    return adopt(node, options) if adopt else node
+
+
+def _adopt_average_pool(node: Node, options: PrepareOptions) -> Node:
+    return replace(node, call=_average_pool_call(node, node.inputs[0])) if options.average_pool_coefficient else node
+
+
+def _adopt_adaptive_pool(node: Node, options: PrepareOptions) -> Node:
+    if not node.attributes["kernel"] or not options.average_pool_coefficient:
+        return node
+    return replace(node, call=Call(operations.adaptive_average_pool, (node.inputs[0], node.attributes["output_size"])))
+
+
+def _adopt_hard_sigmoid(node: Node, _: PrepareOptions) -> Node:
+    return replace(node, call=Call(operations.hard_sigmoid, (node.inputs[0],)))
+
+
+def _adopt_hard_swish(node: Node, _: PrepareOptions) -> Node:
+    return replace(node, call=Call(operations.hard_swish, (node.inputs[0],)))
+
+
+def _adopt_leaky_relu(node: Node, _: PrepareOptions) -> Node:
+    slope = operations.LEAKY_SLOPE
+    return replace(node, call=Call(F.leaky_relu, (node.inputs[0], slope)), attributes={"negative_slope": slope})
 
 
 def _average_pool_call(node: Node, source: Ref) -> Call:
@@ -272,3 +282,12 @@ def _average_pool_call(node: Node, source: Ref) -> Call:
             "divisor_override": settings["divisor_override"],
         },
     )
+
+
+DPU_CALLS: Mapping[str, Callable[[Node, PrepareOptions], Node]] = {
+    "average_pool": _adopt_average_pool,
+    "adaptive_average_pool": _adopt_adaptive_pool,
+    "hard_sigmoid": _adopt_hard_sigmoid,
+    "hard_swish": _adopt_hard_swish,
+    "leaky_relu": _adopt_leaky_relu,
+}

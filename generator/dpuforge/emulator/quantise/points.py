@@ -5,30 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dpuforge.emulator.graph.kinds import Group, Point
 from dpuforge.emulator.graph.nodes import Graph, Node
 
-
-def _kinds(text: str) -> frozenset[str]:
-    return frozenset(f"nndct_{word}" for word in text.split())
-
-
-PARAMETRIC = _kinds(
-    "conv1d conv2d conv3d depthwise_conv2d conv_transpose_1d conv_transpose_2d conv_transpose_3d "
-    "depthwise_conv_transpose_2d dense batch_norm"
-)
-# Quantised on their own.
-COMPUTE = PARAMETRIC | _kinds(
-    "input elemwise_add elementwise_sub elemwise_mul maxpool maxpool1d avgpool adaptive_avg_pool2d concat resize "
-    "hswish hsigmoid softmax transpose"
-)
-# Part of what comes before when that has no other reader; with several readers, a group of their own.
-ACTIVATIONS = _kinds("relu relu6 reluk leaky_relu hardtanh clamp prelu")
-# Move values without changing them: never a point; what they move carries it.
-TRANSPARENT = _kinds(
-    "flatten reshape squeeze unsqueeze strided_slice split chunk unbind permute pixel_shuffle pixel_unshuffle "
-    "channel_shuffle narrow unflatten clone expand"
-)
 _RETURN = "return"
+_FOLLOWING = (Point.JOINS, Point.MOVES)  # part of what comes before, where nothing else reads that
 
 
 @dataclass(frozen=True)
@@ -59,11 +40,11 @@ def is_compute(node: Node) -> bool:
     """Say whether a node is quantised in its own right."""
     if not node.floating:
         return False
-    if node.kind == "nndct_adaptive_avg_pool2d":
-        return node.attributes["kernel"] is not None
-    if "constant" in node.attributes and node.kind.startswith("nndct_elem"):
+    if "kernel" in node.attributes and node.attributes["kernel"] is None:  # an adaptive pool of uneven windows
         return False
-    return node.kind in COMPUTE
+    if "constant" in node.attributes and node.traits.group is Group.ARITHMETIC:
+        return False
+    return node.traits.point is Point.OWN
 
 
 def place_points(graph: Graph) -> Points:
@@ -76,8 +57,7 @@ def place_points(graph: Graph) -> Points:
     chosen = set(own)
     extra = sorted(_float_sources(graph, chosen, consumers, groups), key=position.__getitem__)
     outputs = (*own, *extra)
-    known = COMPUTE | ACTIVATIONS | TRANSPARENT
-    floating = dict.fromkeys(node.kind for node in graph.nodes if node.kind not in known or not _quantisable(node))
+    floating = dict.fromkeys(node.kind for node in graph.nodes if not _quantisable(node))
     return Points(outputs, _map_points(graph, set(outputs), consumers, groups), tuple(floating))
 
 
@@ -86,21 +66,30 @@ def place_typed_points(graph: Graph, every: bool) -> Points:
 
     every: all operators count (activations are float), not only those that quantise integers.
     """
-    inner = [node for node in graph.nodes if node.kind != "nndct_input"]
+    inner = [node for node in graph.nodes if not node.is_input]
     names = tuple(node.name for node in inner if every or is_compute(node))
     plain = place_points(graph)
     return Points(names, {node.name: node.name for node in graph.nodes}, plain.floating, names)
 
 
 def _quantisable(node: Node) -> bool:
-    return is_compute(node) or node.kind in ACTIVATIONS or node.kind in TRANSPARENT
+    return is_compute(node) or node.traits.point in _FOLLOWING
+
+
+def _moves(node: Node) -> bool:
+    return node.traits.point is Point.MOVES
+
+
+def _joins_values(node: Node) -> bool:
+    """Say whether a node is a concat, whose parts share its fix position."""
+    return node.traits.group is Group.JOIN
 
 
 def _group(graph: Graph, consumers: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Return each node's group (one shared list): compute node, activations and transparent nodes that follow it."""
     groups: dict[str, list[str]] = {}
     for node in graph.nodes:
-        joins = node.kind in ACTIVATIONS or node.kind in TRANSPARENT
+        joins = node.traits.point in _FOLLOWING
         parent = node.inputs[0].node if node.inputs else None
         if joins and parent is not None and len(consumers[parent]) == 1 and _can_be_joined(graph[parent]):
             group = groups[parent]
@@ -112,14 +101,14 @@ def _group(graph: Graph, consumers: Mapping[str, list[str]]) -> dict[str, list[s
 
 
 def _can_be_joined(parent: Node) -> bool:
-    return parent.kind != "nndct_input" and _quantisable(parent)
+    return not parent.is_input and _quantisable(parent)
 
 
 def _group_points(graph: Graph, groups: Mapping[str, list[str]]) -> list[str]:
     """Return the point of every group that computes: its last node that is not transparent."""
     points = []
     for group in {id(group): group for group in groups.values()}.values():
-        computing = [name for name in group if graph[name].kind not in TRANSPARENT and _quantisable(graph[name])]
+        computing = [name for name in group if not _moves(graph[name]) and _quantisable(graph[name])]
         if computing:
             points.append(computing[-1])
     return points
@@ -130,7 +119,7 @@ def _only_feeds_concat(
 ) -> bool:
     """Say whether a group's value is read by one concat alone, whose fix position it then shares."""
     readers = consumers[groups[name][-1]]
-    return len(readers) == 1 and readers[0] != _RETURN and graph[readers[0]].kind == "nndct_concat"
+    return len(readers) == 1 and readers[0] != _RETURN and _joins_values(graph[readers[0]])
 
 
 def _float_sources(
@@ -151,7 +140,7 @@ def _float_sources(
 
 def _value_source(graph: Graph, name: str) -> str:
     """Walk back over transparent nodes to the one that computed the values."""
-    while graph[name].kind in TRANSPARENT and graph[name].inputs:
+    while _moves(graph[name]) and graph[name].inputs:
         name = graph[name].inputs[0].node
     return name
 
@@ -177,7 +166,7 @@ def _point_of(
     if inside:
         return inside[-1]
     readers = consumers[groups[name][-1]]
-    if len(readers) == 1 and readers[0] in found and graph[readers[0]].kind == "nndct_concat":
+    if len(readers) == 1 and readers[0] in found and _joins_values(graph[readers[0]]):
         return found[readers[0]]
     source = _value_source(graph, name)
     if source != name and source in chosen:

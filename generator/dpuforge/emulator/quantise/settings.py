@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from dpuforge.emulator.graph.kinds import Group
 from dpuforge.emulator.graph.nodes import Graph, Node
 from dpuforge.emulator.prepare.passes import PrepareOptions
 from dpuforge.emulator.quantise.shift_limits import AdjustOptions
@@ -88,7 +89,7 @@ class Settings:
         config = tensors[role]
         if self.bits is not None and self.bits != config.bit_width:
             config = replace(config, bit_width=self.bits)
-        axis = 1 if "conv_transpose" in node.kind and role == "weights" else 0
+        axis = 1 if node.traits.group is Group.TRANSPOSED and role == "weights" else 0
         forced = self.config.target_device == "DPU"
         return TensorRule(role, config, self.dpu, forced, self.options.largest_fix, self.options.maxmin, axis)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dpuforge.emulator.graph.nodes import Graph, Node
-from dpuforge.emulator.quantise.points import PARAMETRIC, Points
+from dpuforge.emulator.quantise.points import Points
 
 _LARGEST_SHIFT = 16
 _ACCUMULATOR_BITS = 24
@@ -24,6 +24,10 @@ class AdjustOptions:
     concat_inputs: bool = False
     add_inputs: bool = False
 
+    def takes_output(self, align: str) -> bool:
+        """Say whether the inputs of operators with this word in column `align` take the position of the output."""
+        return {"pool": self.pool_inputs, "concat": self.concat_inputs, "add": self.add_inputs}.get(align, False)
+
 
 @dataclass
 class FixPositions:
@@ -36,20 +40,12 @@ class FixPositions:
 def adjust_positions(graph: Graph, points: Points, positions: FixPositions, options: AdjustOptions, warn: Warn) -> None:
     """Adjust positions in place; warn(what, name, old, new) is called for each change of the forward pass."""
     for node in reversed(graph.nodes):
-        if _takes_output(node, options):
+        if options.takes_output(node.traits.align):
             _align_inputs(node, points, positions)
     for node in graph.nodes:
-        adjust = _FORWARD.get(node.kind) or (_adjust_weighted if node.kind in _WEIGHTED else None)
+        adjust = ADJUSTMENTS.get(node.traits.adjust)
         if adjust is not None:
             adjust(node, points, positions, warn)
-
-
-def _takes_output(node: Node, options: AdjustOptions) -> bool:
-    if node.kind in ("nndct_maxpool", "nndct_avgpool", "nndct_adaptive_avg_pool2d"):
-        return options.pool_inputs
-    if node.kind == "nndct_concat":
-        return options.concat_inputs
-    return node.kind == "nndct_elemwise_add" and options.add_inputs
 
 
 def _align_inputs(node: Node, points: Points, positions: FixPositions) -> None:
@@ -121,11 +117,10 @@ def _move(table: dict[str, int], name: str, by: int, what: str, warn: Warn) -> N
     warn(what, name, table[name] - by, table[name])
 
 
-_WEIGHTED = PARAMETRIC - {"nndct_batch_norm"}
-_FORWARD = {
-    "nndct_pad_nd": _copy_input,
-    "nndct_strided_slice": _copy_input,
-    "nndct_resize": _adjust_resize,
-    "nndct_hsigmoid": _adjust_hsigmoid,
-    "nndct_hswish": _adjust_hswish,
+ADJUSTMENTS: Mapping[str, Callable[[Node, Points, FixPositions, Warn], None]] = {
+    "weighted": _adjust_weighted,
+    "copy_input": _copy_input,
+    "resize": _adjust_resize,
+    "hard_sigmoid": _adjust_hsigmoid,
+    "hard_swish": _adjust_hswish,
 }

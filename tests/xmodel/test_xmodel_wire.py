@@ -11,7 +11,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 
 from dpuforge.errors import FormatError
-from dpuforge.xmodel import schema
+from dpuforge.xmodel import wire
 
 FOLDER = Path(str(resources.files("dpuforge.xmodel")))
 
@@ -31,7 +31,7 @@ def test_compiled_schema_matches_the_proto(tmp_path: Path) -> None:
 def test_schema_holds_every_field_number_of_the_format() -> None:
     """Field numbers of the messages are those of XIR serialisation v2."""
     numbers = {
-        name: sorted(schema.message_class(name).DESCRIPTOR.fields_by_number)
+        name: sorted(wire.message_class(name).DESCRIPTOR.fields_by_number)
         for name in ("Graph", "OPNode", "OpArg", "Tensor", "SubGraph", "AttrValue", "OpDef", "OpArgDef", "AttrDef")
     }
     assert numbers == {
@@ -49,21 +49,21 @@ def test_schema_holds_every_field_number_of_the_format() -> None:
 
 def test_scan_refuses_more_fields_than_a_real_file_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of tiny messages, each hundreds of bytes once parsed, is refused before parsing."""
-    monkeypatch.setattr(schema, "MAX_FIELDS", 1000)
-    schema.check_wire(b"\x2a\x00" * 1000)
+    monkeypatch.setattr(wire, "MAX_FIELDS", 1000)
+    wire.check_wire(b"\x2a\x00" * 1000)
     with pytest.raises(FormatError, match="more than 1000 fields"):
-        schema.check_wire(b"\x2a\x00" * 1001)
+        wire.check_wire(b"\x2a\x00" * 1001)
 
 
 def test_scan_refuses_large_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Packed numbers grow thirtyfold as Python integers, so their bytes are bounded."""
-    monkeypatch.setattr(schema, "MAX_VECTOR_BYTES", 8)
-    graph = schema.message_class("Graph")()
+    monkeypatch.setattr(wire, "MAX_VECTOR_BYTES", 8)
+    graph = wire.message_class("Graph")()
     graph.op_node.add(op_name="a").output_tensor.tensor_dim.extend(range(8))
-    schema.check_wire(graph.SerializeToString())
+    wire.check_wire(graph.SerializeToString())
     graph.op_node[0].output_tensor.tensor_dim.append(1)
     with pytest.raises(FormatError, match="9 bytes of packed vectors"):
-        schema.check_wire(graph.SerializeToString())
+        wire.check_wire(graph.SerializeToString())
 
 
 def test_scan_refuses_deep_nesting() -> None:
@@ -74,4 +74,4 @@ def test_scan_refuses_deep_nesting() -> None:
         length = bytes([size]) if size < 128 else bytes([size & 0x7F | 0x80, size >> 7])
         payload = b"\x52" + length + payload
     with pytest.raises(FormatError, match="nested deeper"):
-        schema.check_wire(payload)
+        wire.check_wire(payload)
