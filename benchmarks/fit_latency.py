@@ -33,7 +33,7 @@ from dpuforge.hardware.latency import (
 )
 from dpuforge.hardware.limits import Target
 from dpuforge.hardware.partition import partition_operators
-from dpuforge.load.catalogue import shipped_catalogue
+from dpuforge.load.boards.catalogue import shipped_catalogue
 from dpuforge.records.operator import Operator
 
 REPO = Path(__file__).resolve().parent.parent

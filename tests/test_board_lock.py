@@ -21,10 +21,10 @@ from dpuforge import pipeline
 from dpuforge.commands.lock_board import board_lock
 from dpuforge.errors import ExitCode, FormatError, SpecError, UserError
 from dpuforge.estimating import estimate_spec
-from dpuforge.load.board_query import read_query, read_query_file
-from dpuforge.load.catalogue import load_catalogue
-from dpuforge.load.lock_file import check_lock, find_lock, find_releases, read_lock, write_lock
-from dpuforge.load.resolve_board import resolve_board
+from dpuforge.load.boards.board_query import read_query, read_query_file
+from dpuforge.load.boards.catalogue import load_catalogue
+from dpuforge.load.boards.lock_file import check_lock, find_lock, find_releases, read_lock, write_lock
+from dpuforge.load.boards.resolve_board import resolve_board
 from dpuforge.records.board_lock import BoardFacts
 from tests.board_queries import KRIA_LOG, make_core, make_query
 from tests.conftest import REPO

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import shutil
@@ -198,68 +197,6 @@ def test_generate_for_one_board_leaves_the_others_alone(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [path.name for path in folder.iterdir()] == ["ZCU104"]
     assert dpuforge("generate", "--board", "ZCU999", cwd=project).returncode == 2
-
-
-PACKAGE = REPO / "generator/dpuforge"
-MODULES = sorted(PACKAGE.rglob("*.py"))
-FLOW = {"load", "plan", "render", "execute", "report"}
-LEAVES = {"records", "errors", "paths", "writing", "quant_config", "__version__"}
-JOINS = {"pipeline", "running", "estimating", "preflight", "commands", "cli"}
-TOOLS = {"emulator", "xmodel", "hardware"}
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
-def test_packages_keep_their_borders(path: Path) -> None:
-    """load, plan, render, execute and report import records and leaves, never each other; tools know no specs and
-    hardware no emulator; only the modules that join them all import these."""
-    package = path.relative_to(PACKAGE).parts[0]
-    imported = {name.split(".")[1] for name in _find_imports(path) if name.startswith("dpuforge.")}
-    if package in FLOW or package == "hardware":
-        assert imported <= LEAVES | {package}
-    if package == "records":
-        assert imported <= {"records", "errors"}
-    if package in TOOLS:
-        assert not imported & (FLOW | JOINS)
-
-
-def _find_imports(path: Path) -> set[str]:
-    """Return the dotted names that a module imports, anywhere in it; of `from a import b`, a.b."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found
-
-
-def test_one_module_opens_the_catalogue_and_one_function_applies_the_lock() -> None:
-    """load_catalogue is called for shipped_catalogue alone, and only pipeline and estimate ask for a spec's targets."""
-    callers = {name: set[str]() for name in ("load_catalogue", "resolve_targets", "resolve_choices", "read_lock")}
-    for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in callers:
-                callers[node.func.id].add(path.relative_to(PACKAGE).as_posix())
-    assert callers["load_catalogue"] == {"load/catalogue.py"}
-    assert callers["resolve_targets"] == {"pipeline.py", "estimating.py"}
-    assert callers["resolve_choices"] == callers["read_lock"] == {"load/lock_file.py", "commands/lock_board.py"}
-
-
-def test_module_names_say_which_module_is_meant() -> None:
-    """No two modules of the flow, the records, the commands and the hardware model have the same name."""
-    rooms = {"load", "render", "execute", "report", "records", "hardware", "commands", "quant_config"}
-    names = [p.name for p in MODULES if p.relative_to(PACKAGE).parts[0] in rooms and p.name != "__init__.py"]
-    assert sorted(names) == sorted(set(names))
-
-
-def test_the_pipeline_shows_the_six_steps_in_order() -> None:
-    """pipeline.run calls load, plan, render, write, execute and report, in that order, and the page defines each."""
-    tree = ast.parse((PACKAGE / "pipeline.py").read_text(encoding="utf-8"))
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    calls = [node for node in ast.walk(functions["run"]) if isinstance(node, ast.Call)]
-    named = [node for node in calls if isinstance(node.func, ast.Name) and node.func.id in functions]
-    steps = [node.func.id for node in sorted(named, key=lambda node: node.lineno)]  # type: ignore[attr-defined]
-    assert steps == ["load", "plan", "render", "write", "execute", "report"]
 
 
 @pytest.mark.parametrize(

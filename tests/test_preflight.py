@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dpuforge.load.board_query import read_query
-from dpuforge.load.lock_file import write_lock
+from dpuforge.load.boards.board_query import read_query
+from dpuforge.load.boards.lock_file import write_lock
 from tests.board_queries import make_core, make_query
 from tests.test_board_lock import make_project
 

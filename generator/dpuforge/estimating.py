@@ -11,10 +11,10 @@ from typing import Any
 
 from dpuforge.errors import MissingToolError, StageError, UsageError
 from dpuforge.hardware.estimate import Estimate, estimate_operators, find_target
-from dpuforge.load.catalogue import shipped_catalogue
+from dpuforge.load.boards.catalogue import shipped_catalogue
+from dpuforge.load.boards.lock_file import resolve_targets
+from dpuforge.load.boards.resolve_board import HardwareError, resolve_board
 from dpuforge.load.load_spec import load_project
-from dpuforge.load.lock_file import resolve_targets
-from dpuforge.load.resolve_board import HardwareError, resolve_board
 from dpuforge.paths import find_root
 from dpuforge.records.hardware import BoardTarget, Catalogue
 from dpuforge.records.job import Job

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpuforge.load.catalogue import shipped_catalogue
+from dpuforge.load.boards.catalogue import shipped_catalogue
+from dpuforge.load.boards.lock_file import resolve_targets
 from dpuforge.load.load_spec import load_project
-from dpuforge.load.lock_file import resolve_targets
 from dpuforge.paths import find_root
-from dpuforge.plan.plan import make_plan
+from dpuforge.plan.make_plan import make_plan
 from dpuforge.records.files import Change, FileChange, RenderedFile
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan

@@ -20,8 +20,8 @@ from PIL import Image
 from recorded_images import DATA
 
 from dpuforge.paths import emulator_path
+from dpuforge.xmodel.integers.run import run_xmodel
 from dpuforge.xmodel.read import read_xmodel
-from dpuforge.xmodel.run import run_xmodel
 
 SPEC = """\
 spec_version: 1

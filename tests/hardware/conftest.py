@@ -2,7 +2,7 @@
 
 import pytest
 
-from dpuforge.load.catalogue import load_catalogue
+from dpuforge.load.boards.catalogue import load_catalogue
 from dpuforge.records.hardware import Catalogue
 
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from dpuforge.errors import FormatError
-from dpuforge.load.boards import build_board, expand_configurations
-from dpuforge.load.catalogue import load_catalogue
-from dpuforge.load.resolve_board import resolve_board
+from dpuforge.load.boards.board_files import build_board, expand_configurations
+from dpuforge.load.boards.catalogue import load_catalogue
+from dpuforge.load.boards.resolve_board import resolve_board
 from dpuforge.paths import find_shipped
 from dpuforge.records.hardware import Catalogue, Configuration, Engine, Limit
 
@@ -344,6 +344,6 @@ def test_the_shipped_schemas_are_sound_cerberus_rules(name: str) -> None:
     """Cerberus accepts the rules themselves; runs take them as they are."""
     from cerberus import Validator
 
-    from dpuforge.load.catalogue import _read_schema
+    from dpuforge.load.boards.catalogue import _read_schema
 
     Validator(_read_schema(name))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dpuforge.load.resolve_board import resolve_board
+from dpuforge.load.boards.resolve_board import resolve_board
 from dpuforge.records.hardware import Catalogue
 from dpuforge.xmodel.check_compiled import check_compiled
 from dpuforge.xmodel.nouns import Attribute, Graph, Kind, Op, SubGraph, Tensor

@@ -12,7 +12,7 @@ from dpuforge.emulator.graph.network_operators import backbone_operators
 from dpuforge.estimating import estimate_backbones
 from dpuforge.hardware import latency
 from dpuforge.hardware.estimate import Estimate, estimate_operators, find_target
-from dpuforge.load.resolve_board import resolve_board
+from dpuforge.load.boards.resolve_board import resolve_board
 from dpuforge.paths import PACKAGE_DIR
 from dpuforge.records.hardware import Catalogue
 

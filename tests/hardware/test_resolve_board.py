@@ -2,7 +2,7 @@
 
 import pytest
 
-from dpuforge.load.resolve_board import HardwareError, resolve_board
+from dpuforge.load.boards.resolve_board import HardwareError, resolve_board
 from dpuforge.records.hardware import Catalogue
 
 

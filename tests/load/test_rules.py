@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dpuforge.load.catalogue import load_catalogue
+from dpuforge.load.boards.catalogue import load_catalogue
 from dpuforge.load.load_spec import validate_file
 
 from .conftest import GOOD

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dpuforge.records.operator import OpKind
 from dpuforge.xmodel.definitions import known_definitions
+from dpuforge.xmodel.integers.operators import OPERATORS
 from dpuforge.xmodel.op_types import OP_TYPES, Role, find_op_type
-from dpuforge.xmodel.operators import OPERATORS
 
 
 def test_whatever_the_interpreter_runs_has_a_row() -> None:

@@ -23,9 +23,9 @@ from dpuforge.emulator.export.xmodel_file import export_xmodel
 from dpuforge.emulator.nndct.torch_quantizer import torch_quantizer
 from dpuforge.emulator.quantised_graph import QuantisedGraph
 from dpuforge.xmodel.diff import diff_xmodels
+from dpuforge.xmodel.integers.run import run_xmodel
 from dpuforge.xmodel.nouns import Graph
 from dpuforge.xmodel.read import read_xmodel
-from dpuforge.xmodel.run import run_xmodel
 
 
 def _plain(text: str) -> str:

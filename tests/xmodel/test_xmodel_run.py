@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from recorded_xmodels import DATA, LARGE, SMALL, normalise, read_golden, small_bytes, small_graph, small_images, to_nchw
 
 from dpuforge.errors import FormatError, UsageError
-from dpuforge.xmodel import kernels
-from dpuforge.xmodel.fixed_point import Value, add, divide, exact_constant, multiply, quantise
+from dpuforge.xmodel.integers import kernels
+from dpuforge.xmodel.integers.fixed_point import Value, add, divide, exact_constant, multiply, quantise
+from dpuforge.xmodel.integers.run import run_outputs, run_xmodel
 from dpuforge.xmodel.nouns import Attribute, Graph, Kind, Op
 from dpuforge.xmodel.read import parse_xmodel
-from dpuforge.xmodel.run import run_outputs, run_xmodel
 
 INT8, FIX_POINT = st.integers(-128, 127), st.integers(-4, 12)
 BACKENDS = pytest.mark.parametrize("use_torch", [True, False], ids=["torch", "numpy"])
@@ -91,7 +91,7 @@ def test_interpreter_needs_neither_torch_nor_the_emulator() -> None:
     """Running without torch imports neither torch nor the emulator: the file is checked by code of its own."""
     code = (
         "import sys; sys.path[:0] = sys.argv[1:]; import recorded_xmodels as r;"
-        "from dpuforge.xmodel.run import run_xmodel;"
+        "from dpuforge.xmodel.integers.run import run_xmodel;"
         "g = r.small_graph('ops_a'); run_xmodel(g, r.small_images(g), use_torch=False);"
         "print([name for name in sys.modules if name == 'torch' or name.startswith('dpuforge.emulator')])"
     )

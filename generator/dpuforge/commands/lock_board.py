@@ -30,10 +30,10 @@ def board_lock(
 
     query.json is what `xdputil query` printed on the board. Exit code 0, or 1 where the spec does not fit the board.
     """
-    from dpuforge.load.catalogue import shipped_catalogue
+    from dpuforge.load.boards.catalogue import shipped_catalogue
+    from dpuforge.load.boards.lock_file import check_board, check_lock, read_lock, write_lock
+    from dpuforge.load.boards.resolve_board import resolve_choices
     from dpuforge.load.load_spec import load_project
-    from dpuforge.load.lock_file import check_board, check_lock, read_lock, write_lock
-    from dpuforge.load.resolve_board import resolve_choices
 
     catalogue = shipped_catalogue()
     facts = _read(from_)
@@ -54,7 +54,7 @@ def board_lock(
 
 def _choose(targets: Sequence[BoardTarget], board: str, spec: Path, facts: BoardFacts) -> BoardTarget:
     """Return the target of the board named, of the only one, or of the one that has such a DPU."""
-    from dpuforge.load.lock_file import guess_board
+    from dpuforge.load.boards.lock_file import guess_board
 
     names = list(dict.fromkeys(target.board for target in targets))
     if not board and len(names) > 1:
@@ -73,7 +73,7 @@ def _choose(targets: Sequence[BoardTarget], board: str, spec: Path, facts: Board
 
 
 def _read(path: Path) -> BoardFacts:
-    from dpuforge.load.board_query import decode_text, read_query, read_query_file
+    from dpuforge.load.boards.board_query import decode_text, read_query, read_query_file
 
     if str(path) != "-":
         return read_query_file(path)

@@ -30,7 +30,7 @@ def boards(
     if fingerprint:
         show_fingerprint(fingerprint, json_)
         return
-    from dpuforge.load.catalogue import shipped_catalogue
+    from dpuforge.load.boards.catalogue import shipped_catalogue
 
     known = shipped_catalogue().boards.values()
     rows = [_board_row(board.name, dpu) for board in known for dpu in board.configurations]
@@ -66,7 +66,7 @@ def releases(json_: Json = False) -> None:
 
     Example: dpuforge releases
     """
-    from dpuforge.load.catalogue import shipped_catalogue
+    from dpuforge.load.boards.catalogue import shipped_catalogue
 
     catalogue = shipped_catalogue()
     rows = [_release_row(release, catalogue) for release in catalogue.releases.values() if release.supported]

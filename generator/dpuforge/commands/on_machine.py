@@ -150,7 +150,7 @@ def init(
 
 def _write_spec(path: Path, text: str) -> None:
     """Check the spec's text beside its place and move it there; raise SpecError and leave nothing where it is bad."""
-    from dpuforge.load.catalogue import shipped_catalogue
+    from dpuforge.load.boards.catalogue import shipped_catalogue
     from dpuforge.load.load_spec import load_project
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,7 @@ def explain(spec: Spec, json_: Json = False) -> None:
 
     Example: dpuforge explain spec/quickstart.yaml
     """
-    from dpuforge.load.catalogue import shipped_catalogue
+    from dpuforge.load.boards.catalogue import shipped_catalogue
     from dpuforge.load.load_spec import load_project
 
     loaded = load_project(spec, shipped_catalogue())

@@ -53,8 +53,8 @@ def run(
     """
     import numpy as np
 
+    from dpuforge.xmodel.integers.run import run_xmodel
     from dpuforge.xmodel.read import read_xmodel
-    from dpuforge.xmodel.run import run_xmodel
 
     try:
         images = np.load(input_, allow_pickle=False)

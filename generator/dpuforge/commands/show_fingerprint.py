@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def show_fingerprint(text: str, json_: bool) -> None:
     """Print what a fingerprint such as "0x101000056010407" says; raise UsageError where it is none."""
     from dpuforge.hardware.describe_fingerprint import describe_fingerprint
-    from dpuforge.load.catalogue import shipped_catalogue
+    from dpuforge.load.boards.catalogue import shipped_catalogue
     from dpuforge.records.fingerprint import Fingerprint
 
     try:

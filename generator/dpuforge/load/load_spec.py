@@ -9,8 +9,8 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from dpuforge.errors import Problem, SpecError
+from dpuforge.load.boards.catalogue import shipped_catalogue
 from dpuforge.load.build import build_project
-from dpuforge.load.catalogue import shipped_catalogue
 from dpuforge.load.defaults import fill_defaults
 from dpuforge.load.explain import Origin, format_path, trace_origins
 from dpuforge.load.findings import Finding, Path, Place

@@ -11,11 +11,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dpuforge.load.backbones import classify_backbone, find_backbone, find_weights, is_weights_file
+from dpuforge.load.boards.resolve_board import HardwareError, find_board, find_release, resolve_board
 from dpuforge.load.defaults import look_up
 from dpuforge.load.findings import Finding, Path, show_value
 from dpuforge.load.forms import check_board
 from dpuforge.load.quantization import check_quantization
-from dpuforge.load.resolve_board import HardwareError, find_board, find_release, resolve_board
 from dpuforge.records.hardware import Catalogue
 
 MIN_CALIBRATION_IMAGES = 100

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpuforge.errors import FormatError
-from dpuforge.xmodel.fixed_point import Value
+from dpuforge.xmodel.integers.fixed_point import Value
+from dpuforge.xmodel.integers.run import run_outputs
 from dpuforge.xmodel.nouns import Graph, Op
-from dpuforge.xmodel.run import run_outputs
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dpuforge.hardware.dpu_features import find_dpu
 from dpuforge.hardware.inspect_report import cpu_rows, inspect_file_name, render_inspect_file, render_summary
 from dpuforge.hardware.limits import Target
 from dpuforge.hardware.partition import partition_operators
-from dpuforge.load.catalogue import shipped_catalogue
+from dpuforge.load.boards.catalogue import shipped_catalogue
 
 _RELEASE = "3.5"
 

@@ -17,9 +17,9 @@ from xir import Graph, Subgraph, Tensor  # type: ignore[import-not-found]
 from xir.graph import NOTICE  # type: ignore[import-not-found]
 
 from dpuforge.errors import UserError
-from dpuforge.xmodel.fixed_point import Value
+from dpuforge.xmodel.integers.fixed_point import Value
+from dpuforge.xmodel.integers.run import Program, prepare, run_batch
 from dpuforge.xmodel.nouns import Op
-from dpuforge.xmodel.run import Program, prepare, run_batch
 
 from .buffers import Array, TensorBuffer, make_buffer, store_integers, to_integers, view_buffer
 

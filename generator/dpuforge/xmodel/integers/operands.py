@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dpuforge.errors import FormatError
-from dpuforge.xmodel.fixed_point import Array, Value
-from dpuforge.xmodel.kernels import Window, output_size
+from dpuforge.xmodel.integers.fixed_point import Array, Value
+from dpuforge.xmodel.integers.kernels import Window, output_size
 from dpuforge.xmodel.nouns import Kind, Op
 
 Inputs = Mapping[str, tuple[Value, ...]]

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpuforge.errors import FormatError, UsageError
-from dpuforge.xmodel.fixed_point import Value, real_value
+from dpuforge.xmodel.integers.fixed_point import Value, real_value
+from dpuforge.xmodel.integers.operands import Machine
+from dpuforge.xmodel.integers.operators import run_op
 from dpuforge.xmodel.nouns import Graph, Op
-from dpuforge.xmodel.operands import Machine
-from dpuforge.xmodel.operators import run_op
 from dpuforge.xmodel.read import order_ops
 
 Images = NDArray[np.float32]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from dpuforge.errors import FormatError
-from dpuforge.xmodel.fixed_point import Array, integer_dtype
+from dpuforge.xmodel.integers.fixed_point import Array, integer_dtype
 
 MAX_ELEMENTS = 2**27  # per image and tensor; the largest of vgg16 at 224x224 has 3.2 million
 _GATHERED = 2**23  # elements of windows that the numpy path copies at once: 32 MB

@@ -9,8 +9,8 @@ from math import erf, prod, sqrt
 import numpy as np
 
 from dpuforge.errors import FormatError
-from dpuforge.xmodel import kernels
-from dpuforge.xmodel.fixed_point import (
+from dpuforge.xmodel.integers import kernels
+from dpuforge.xmodel.integers.fixed_point import (
     Array,
     Value,
     add,
@@ -24,8 +24,8 @@ from dpuforge.xmodel.fixed_point import (
     scale_by,
     shift_left,
 )
-from dpuforge.xmodel.kernels import Window
-from dpuforge.xmodel.moves import (
+from dpuforge.xmodel.integers.kernels import Window
+from dpuforge.xmodel.integers.moves import (
     run_concat,
     run_pad,
     run_pixel_shuffle,
@@ -35,8 +35,18 @@ from dpuforge.xmodel.moves import (
     run_strided_slice,
     run_transpose,
 )
+from dpuforge.xmodel.integers.operands import (
+    Inputs,
+    Machine,
+    attribute,
+    check_size,
+    four_dims,
+    pair,
+    single,
+    vector,
+    window_of,
+)
 from dpuforge.xmodel.nouns import Op
-from dpuforge.xmodel.operands import Inputs, Machine, attribute, check_size, four_dims, pair, single, vector, window_of
 
 _CONST_TYPES = {"float32": "<f4", "float64": "<f8", "int32": "<i4", "int64": "<i8", "int8": "i1", "uint8": "u1"}
 

@@ -7,10 +7,10 @@ from math import prod
 import numpy as np
 
 from dpuforge.errors import FormatError
-from dpuforge.xmodel import kernels
-from dpuforge.xmodel.fixed_point import Value, align, exact_constant, real_value
+from dpuforge.xmodel.integers import kernels
+from dpuforge.xmodel.integers.fixed_point import Value, align, exact_constant, real_value
+from dpuforge.xmodel.integers.operands import Inputs, Machine, attribute, four_dims, single, vector
 from dpuforge.xmodel.nouns import Op
-from dpuforge.xmodel.operands import Inputs, Machine, attribute, four_dims, single, vector
 
 
 def run_concat(machine: Machine, op: Op, inputs: Inputs) -> Value:

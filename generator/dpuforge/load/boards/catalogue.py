@@ -11,7 +11,7 @@ import yaml
 from cerberus import Validator
 
 from dpuforge.errors import FormatError
-from dpuforge.load.boards import build_board, find_missing_facts
+from dpuforge.load.boards.board_files import build_board, find_missing_facts
 from dpuforge.load.findings import Path as Field
 from dpuforge.load.shipped_schema import ShippedSchema
 from dpuforge.load.text import read_document

@@ -13,9 +13,9 @@ import yaml
 from cerberus import Validator
 
 from dpuforge.errors import FormatError, Problem, SpecError, UsageError
+from dpuforge.load.boards.resolve_board import HardwareError, find_board, resolve_board, resolve_choices
 from dpuforge.load.findings import Finding
 from dpuforge.load.load_spec import LoadedSpec
-from dpuforge.load.resolve_board import HardwareError, find_board, resolve_board, resolve_choices
 from dpuforge.load.text import read_document
 from dpuforge.paths import find_shipped
 from dpuforge.records.board_lock import BoardFacts, FittingRelease, LockedDpu
