@@ -246,6 +246,31 @@ def test_boards_and_release_that_do_not_fit_name_the_releases_that_do(validate: 
     assert "3.5" in problem.help
 
 
+@pytest.mark.parametrize(
+    ("board", "release", "serving"),
+    [("KV260", "3.5", "v3.0.0"), ("VCK5000", "3.5", '"3.0"'), ("U200", "3.0", '"2.5"'), ("VEK280", "3.0", '"3.5"')],
+)
+def test_a_release_that_ships_nothing_for_a_board_is_warned_about(
+    validate: Validate, board: str, release: str, serving: str
+) -> None:
+    """The compiler knows the target, no image and no runtime of the release serves the board: named is what does."""
+    target = f'{{vitis_ai: "{release}", boards: [{board}]}}'
+    (problem,) = validate(GOOD.replace("{boards: [KV260]}", target))
+    assert (problem.severity, problem.field) == ("warning", "target.boards[0]")
+    assert f"release {release} ships no image" in problem.message
+    assert serving in problem.help
+
+
+@pytest.mark.parametrize(
+    ("board", "release"), [("KV260", "3.0"), ("U200", "2.5"), ("V70", "3.5"), ("Ultra96-V2", "2.5")]
+)
+def test_a_board_that_its_release_serves_or_that_users_build_for_is_not_warned_about(
+    validate: Validate, board: str, release: str
+) -> None:
+    """Boards with an image or firmware of the release, and boards that never had one, are good."""
+    assert validate(GOOD.replace("{boards: [KV260]}", f'{{vitis_ai: "{release}", boards: [{board}]}}')) == ()
+
+
 WARNINGS: list[tuple[str, str, str]] = [
     ("keep_first_last_layer_accuracy: true", "keep_first_last_layer_accuracy", "the quantizer only logs"),
     ("keep_add_layer_accuracy: true", "keep_add_layer_accuracy", "the quantizer only logs"),

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dpuforge.load.backbones import classify_backbone, find_backbone, find_weights, is_weights_file
-from dpuforge.load.boards.resolve_board import HardwareError, find_board, find_release, resolve_board
+from dpuforge.load.boards.resolve_board import HardwareError, find_board, find_release, find_serving, resolve_board
 from dpuforge.load.defaults import look_up
 from dpuforge.load.findings import Finding, Path, show_value
 from dpuforge.load.forms import check_board
@@ -311,8 +311,21 @@ def _check_board(catalogue: Catalogue, release: str | None, choice: Any, where: 
             find_board(catalogue, choice["board"])
         else:
             resolve_board(catalogue, choice["board"], release, choice.get("dpu"), choice.get("fingerprint"))
+            yield from _check_served(catalogue, release, choice["board"], where)
     except HardwareError as error:
         yield Finding(where.path, f"{error.message}, got {where.message}", error.remedy)
+
+
+def _check_served(catalogue: Catalogue, release: str, board: str, where: Finding) -> Iterator[Finding]:
+    """Warn of a board whose DPU the compiler knows under this release, and whose image or firmware is another's."""
+    serving = {found.name: found for found in find_serving(catalogue, board)}
+    if not serving or release in serving:
+        return
+    newest = max(serving, key=lambda name: [int(part) for part in name.split(".")])
+    image = serving[newest].sd_images.get(board, "")
+    what = f"release {release} ships no image and no runtime of its own for this board, got {where.message}"
+    remedy = f"releases that do: {', '.join(serving)}; the newest is {newest}" + (f" ({image})" if image else "")
+    yield Finding(where.path, what, f'{remedy}: write vitis_ai: "{newest}", or check the DPU on the board', "warning")
 
 
 def _check_paths(context: Context) -> Iterator[Finding]:

@@ -225,7 +225,11 @@ class Environment:
 
 @dataclass(frozen=True)
 class Release:
-    """One Vitis AI release; synthesised maps a family to the ISA versions it accepts by an unregistered fingerprint."""
+    """One Vitis AI release; synthesised maps a family to the ISA versions it accepts by an unregistered fingerprint.
+
+    sd_images maps a board to the image it boots, which may be an earlier release's; cards are the accelerator cards
+    that the release ships firmware for.
+    """
 
     name: str
     status: str
@@ -241,11 +245,16 @@ class Release:
     configurations_of: str = ""
     quant_config_file: bool = False
     inspector: bool = False
+    cards: tuple[str, ...] = ()
 
     @property
     def supported(self) -> bool:
         """Whether a project can be built with it: an image and an environment are known."""
         return bool(self.images)
+
+    def serves(self, board: str) -> bool:
+        """Say whether the release ships what a board runs: an image of its own version, or firmware of a card."""
+        return f"-v{self.name}." in self.sd_images.get(board, "") or board in self.cards
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,7 @@ def build_release(document: Mapping[str, Any]) -> Release:
         ip=document.get("ip", {}),
         sdk={"name": sdk["name"], "source": sdk["source"]} if sdk else {},
         sd_images=sdk.get("images", {}),
+        cards=tuple(document.get("cards", {}).get("names", ())),
         source=document["source"],
         vivado=document.get("vivado", ""),
         configurations_of=document.get("configurations_of", ""),

@@ -41,6 +41,12 @@ def resolve_choices(catalogue: Catalogue, project: Project) -> tuple[BoardTarget
     )
 
 
+def find_serving(catalogue: Catalogue, board: str) -> tuple[Release, ...]:
+    """Return the releases that ship an image or card firmware for a board; none for a board that users build for."""
+    found, _ = find_board(catalogue, board)
+    return tuple(release for release in catalogue.releases.values() if release.serves(found.name))
+
+
 def find_release(catalogue: Catalogue, release: str) -> Release:
     """Return the release, or raise HardwareError that lists those a project can be built with."""
     found = catalogue.releases.get(release)
