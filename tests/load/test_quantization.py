@@ -184,7 +184,8 @@ def test_the_specs_verdict_equals_the_verdict_on_the_json_it_stands_for(config: 
 
 def test_pitfalls_of_a_release_that_knows_every_key_are_not_told(write: Any) -> None:
     """Under 3.5 the newer keys are ordinary."""
-    text = GOOD.replace("KV260", "V70").replace("target: {", 'target: {vitis_ai: "3.5", ') + "quantization: {overall: {datatype: int}}\n"
+    text = GOOD.replace("{boards: [KV260]}", '{vitis_ai: "3.5", boards: [V70]}')
+    text += "quantization: {overall: {datatype: int}}\n"
     assert load_project(write(text)).warnings == ()
 
 
