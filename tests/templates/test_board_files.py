@@ -16,51 +16,28 @@ import numpy as np
 import pytest
 import shapes_project as shapes
 from PIL import Image as Picture
-from test_rendered_text import check_with_ruff, check_with_vermin, find_names
+from test_rendered_text import check_with_ruff, check_with_vermin
 
-from dpuforge.plan import deploy_contexts
 from dpuforge.records import project as records
-from dpuforge.records.hardware import Environment, Image, Release
-from dpuforge.render.environment import make_environment
-from dpuforge.render.render import tidy_text
+from dpuforge.records.hardware import BoardTarget
 
-RELEASE = Release(
-    "3.0",
-    "supported",
-    "3.0",
-    (Image("example/cpu:1", "cpu", True, ""),),
-    Environment("vitis-ai-pytorch", "3.7", "1.12", "", ""),
-    {},
-    {},
-    {},
-    {"KV260": "kv260.img.gz"},
-    "",
-)
-MAKERS = {
-    "boards/deploy/app.py": deploy_contexts.make_app_context,
-    "boards/deploy/network.prototxt": deploy_contexts.make_prototxt_context,
-    "boards/deploy/meta.json": deploy_contexts.make_meta_context,
-    "boards/deploy/preprocess.hpp": deploy_contexts.make_header_file_context,
-    "boards/deploy/README.md": deploy_contexts.make_readme_context,
-    "preprocess.py": deploy_contexts.make_board_preprocess_context,
-}
 NAMES = records.Classes(3, ("across", "diagonal", "upright"))
 
 
-def render(project: records.Project, board: Any = shapes.TARGETS[0]) -> dict[str, str]:
-    """Return {template: text} of one board's files."""
-    environment = make_environment()
-    return {
-        name: tidy_text(environment.get_template(name + ".j2").render(vars(maker(project, board, RELEASE))))
-        for name, maker in MAKERS.items()
-    }
+FOLDER = "boards/KV260/deploy/"
 
 
-def write(project: records.Project, folder: Path, board: Any = shapes.TARGETS[0]) -> None:
+def render(project: records.Project, board: BoardTarget = shapes.TARGETS[0]) -> dict[str, str]:
+    """Return {file name: text} of one board's files."""
+    files = shapes.render_files(project, board).items()
+    return {path[len(FOLDER) :]: text for path, text in files if path.startswith(FOLDER)}
+
+
+def write(project: records.Project, folder: Path, board: BoardTarget = shapes.TARGETS[0]) -> None:
     """Write one board's files into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in render(project, board).items():
-        (folder / Path(name).name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def load_preprocess(folder: Path) -> Any:
@@ -73,13 +50,6 @@ def load_preprocess(folder: Path) -> Any:
     return module
 
 
-@pytest.mark.parametrize("name", MAKERS)
-def test_context_has_exactly_the_names_of_the_template(name: str) -> None:
-    """A template of the deploy folder uses every field of its context and nothing else."""
-    context = MAKERS[name](shapes.make_project(), shapes.TARGETS[0], RELEASE)
-    assert {field.name for field in dataclasses.fields(context)} == find_names(name + ".j2")
-
-
 def test_the_board_prepares_images_with_the_file_of_training() -> None:
     """deploy/preprocess.py is byte for byte the preprocess.py of training."""
     project = shapes.make_project()
@@ -90,16 +60,16 @@ def test_the_board_prepares_images_with_the_file_of_training() -> None:
 def test_prototxt_and_meta_are_in_the_order_blue_green_red(color: str) -> None:
     """Mean and scale are printed in BGR order, whichever order the network takes."""
     texts = render(shapes.make_project(data=shapes.make_data(color=color)))
-    means = [float(value) for value in re.findall(r"mean: (\S+)", texts["boards/deploy/network.prototxt"])]
-    meta = json.loads(texts["boards/deploy/meta.json"])
+    means = [float(value) for value in re.findall(r"mean: (\S+)", texts["shapes_net.prototxt"])]
+    meta = json.loads(texts["meta.json"])
     assert means == meta["mean_bgr"] == ([103.53, 116.28, 123.675] if color == "RGB" else [123.675, 116.28, 103.53])
-    assert len(re.findall(r"scale: 0\.0\d+", texts["boards/deploy/network.prototxt"])) == 3
+    assert len(re.findall(r"scale: 0\.0\d+", texts["shapes_net.prototxt"])) == 3
 
 
 def test_readme_names_image_fingerprint_and_commands() -> None:
     """The README names the SD image, the way to load the DPU on Kria, the fingerprint and every copy command."""
     board = dataclasses.replace(shapes.TARGETS[0], note="kria app kv260-benchmark-b4096", batch=1)
-    text = render(shapes.make_project(), board)["boards/deploy/README.md"]
+    text = render(shapes.make_project(), board)["README.md"]
     for words in (
         "Write kv260.img.gz to an SD card",
         "sudo xmutil loadapp kv260-benchmark-b4096",

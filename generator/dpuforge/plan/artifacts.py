@@ -14,10 +14,10 @@ from dpuforge.records.project import Project
 
 @dataclass(frozen=True)
 class Artifact:
-    """One row: a file made once a project, from the template of the same path and a context."""
+    """One row: a file made once a project, from the template of the same path and what is derived for it."""
 
     path: str
-    make_context: Callable[[Project, Sequence[BoardTarget]], Any]
+    make_context: Callable[[Project, Sequence[BoardTarget]], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ def _of_project(make: Callable[[Project], Any]) -> Callable[[Project, Sequence[B
 
 # fmt: off
 ARTIFACTS = (
-    Artifact("results.py",       _of_project(contexts.make_results_context)),
+    Artifact("results.py"),
     Artifact("preprocess.py",    _of_project(contexts.make_preprocess_context)),
-    Artifact("splits.py",          _of_project(contexts.make_splits_context)),
+    Artifact("splits.py"),
     Artifact("model.py",         _of_project(contexts.make_model_context)),
-    Artifact("prepare.py",       _of_project(contexts.make_prepare_context)),
+    Artifact("prepare.py"),
     Artifact("train.py",         _of_project(contexts.make_train_context)),
-    Artifact("inspect_model.py", contexts.make_inspect_context),
-    Artifact("quantize.py",      _of_project(contexts.make_quantize_context)),
-    Artifact("evaluate.py",      _of_project(contexts.make_evaluate_context)),
+    Artifact("inspect_model.py", lambda project, targets: contexts.make_inspect_context(targets)),
+    Artifact("quantize.py"),
+    Artifact("evaluate.py"),
     Artifact("Snakefile",        flow_contexts.make_snakefile_context),
 )
 
@@ -64,10 +64,15 @@ BOARD_ARTIFACTS = (
 def plan_files(project: Project, targets: Sequence[BoardTarget], release: Release) -> tuple[PlannedFile, ...]:
     """Return every file that a project leads to, manifest.json excepted: it is made from the rendered others."""
     return (
-        *(PlannedFile(row.path, f"{row.path}.j2", row.make_context(project, targets)) for row in ARTIFACTS),
+        *(_plan_artifact(row, project, targets) for row in ARTIFACTS),
         PlannedFile("int8_config.json", document=project.quantization.int8_config),
         *(file for target in targets for file in _plan_board(project, target, release)),
     )
+
+
+def _plan_artifact(row: Artifact, project: Project, targets: Sequence[BoardTarget]) -> PlannedFile:
+    context = row.make_context(project, targets) if row.make_context else None
+    return PlannedFile(row.path, f"{row.path}.j2", context)
 
 
 def _plan_board(project: Project, target: BoardTarget, release: Release) -> Iterator[PlannedFile]:

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from dpuforge.plan.contexts import (
-    HeaderContext,
-    PreprocessContext,
-    make_header_context,
-    make_preprocess_context,
-    scale_pixels,
-)
+from dpuforge.plan.contexts import PreprocessContext, make_preprocess_context, scale_pixels
 from dpuforge.plan.flow_contexts import find_image
 from dpuforge.records.hardware import BoardTarget, Release
 from dpuforge.records.project import Project
@@ -21,23 +15,20 @@ _TOP_K = 5
 
 
 @dataclass(frozen=True)
-class AppContext(HeaderContext):
+class AppContext:
     """Context of app.py; fingerprint is None where no source gives it, sd_image "" where no image is recorded."""
 
     board: str
     release: str
     sd_image: str
-    net_name: str
     fingerprint: str | None
-    class_names: tuple[str, ...]
     threads: int
 
 
 @dataclass(frozen=True)
-class PrototxtContext(HeaderContext):
+class PrototxtContext:
     """Context of <net>.prototxt; mean and scale in the order blue, green, red, for pixels 0..255."""
 
-    net_name: str
     mean_bgr: tuple[float, ...]
     scale_bgr: tuple[float, ...]
     top_k: int
@@ -45,44 +36,33 @@ class PrototxtContext(HeaderContext):
 
 
 @dataclass(frozen=True)
-class MetaContext(HeaderContext):
+class MetaContext:
     """Context of meta.json; labels is empty where only model.json knows the class names."""
 
-    net_name: str
     filename: str
     board: str
     target: str
     fingerprint: str | None
-    input_px: tuple[int, int]
-    resize_px: int | tuple[int, int] | None
-    crop_px: tuple[int, int] | None
-    color: str
     mean_bgr: tuple[float, ...]
     scale_bgr: tuple[float, ...]
-    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class HeaderFileContext(HeaderContext):
+class HeaderFileContext:
     """Context of preprocess.hpp; absent sizes are None."""
 
     resize_short_px: int | None
     resize_height_px: int | None
     resize_width_px: int | None
-    height_px: int
-    width_px: int
-    crops: bool
-    color: str
     mean: tuple[float, ...]
     scale: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class ReadmeContext(HeaderContext):
+class ReadmeContext:
     """Context of README.md; paths are relative to the project root, sd_image and kria_app may be empty."""
 
     board: str
-    net_name: str
     release: str
     target: str
     fingerprint: str
@@ -105,13 +85,10 @@ class ReadmeContext(HeaderContext):
 def make_app_context(project: Project, target: BoardTarget, release: Release) -> AppContext:
     """Return the context of app.py: two threads a core, one preparing while the other waits for the DPU."""
     return AppContext(
-        **asdict(make_header_context(project)),
         board=target.board,
         release=target.release,
         sd_image=release.sd_images.get(target.board, ""),
-        net_name=project.target.net_name,
         fingerprint=target.fingerprint_text or None,
-        class_names=project.classes.names,
         threads=2 * target.cores,
     )
 
@@ -138,8 +115,6 @@ def make_prototxt_context(project: Project, target: BoardTarget, release: Releas
     """Return the context of <net>.prototxt."""
     mean, scale = _scale_bgr(project)
     return PrototxtContext(
-        **asdict(make_header_context(project)),
-        net_name=project.target.net_name,
         mean_bgr=mean,
         scale_bgr=scale,
         top_k=min(_TOP_K, project.classes.count),
@@ -151,19 +126,12 @@ def make_meta_context(project: Project, target: BoardTarget, release: Release) -
     """Return the context of meta.json."""
     mean, scale = _scale_bgr(project)
     return MetaContext(
-        **asdict(make_header_context(project)),
-        net_name=project.target.net_name,
         filename=f"{project.target.net_name}.xmodel",
         board=target.board,
         target=target.target,
         fingerprint=target.fingerprint_text or None,
-        input_px=(project.model.input.height, project.model.input.width),
-        resize_px=project.data.preprocess.resize,
-        crop_px=project.data.preprocess.crop,
-        color=project.data.preprocess.color,
         mean_bgr=mean,
         scale_bgr=scale,
-        labels=project.classes.names,
     )
 
 
@@ -173,14 +141,9 @@ def make_header_file_context(project: Project, target: BoardTarget, release: Rel
     mean, scale = scale_pixels(preprocess)
     pair = preprocess.resize if isinstance(preprocess.resize, tuple) else (None, None)
     return HeaderFileContext(
-        **asdict(make_header_context(project)),
         resize_short_px=preprocess.resize if isinstance(preprocess.resize, int) else None,
         resize_height_px=pair[0],
         resize_width_px=pair[1],
-        height_px=project.model.input.height,
-        width_px=project.model.input.width,
-        crops=preprocess.crop is not None,
-        color=preprocess.color,
         mean=mean,
         scale=scale,
     )
@@ -191,9 +154,7 @@ def make_readme_context(project: Project, target: BoardTarget, release: Release)
     name, folder = project.target.net_name, f"generated/{project.project}/boards/{target.board}"
     kria = _KRIA_APP.search(target.note)
     return ReadmeContext(
-        **asdict(make_header_context(project)),
         board=target.board,
-        net_name=name,
         release=target.release,
         target=target.target,
         fingerprint=target.fingerprint_text or "unknown",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from dpuforge.plan.contexts import HeaderContext, make_header_context
 from dpuforge.plan.stages import plan_stages
 from dpuforge.records.hardware import BoardTarget, Release
 from dpuforge.records.plan import PlannedStage
@@ -13,18 +12,15 @@ from dpuforge.records.project import Project
 
 
 @dataclass(frozen=True)
-class CompileContext(HeaderContext):
+class CompileContext:
     """What boards/<BOARD>/compile.sh is rendered from; registered says that the compiler prints the target's name."""
 
-    project: str
     board: str
     release: str
     image: str
     target: str
     registered: bool
     fingerprint: str
-    net_name: str
-    dpu_subgraphs: int
 
 
 @dataclass(frozen=True)
@@ -40,10 +36,9 @@ class SnakeRule:
 
 
 @dataclass(frozen=True)
-class SnakefileContext(HeaderContext):
+class SnakefileContext:
     """What the Snakefile is rendered from; goals are the outputs that need no compiler, compiled those that do."""
 
-    project: str
     rules: tuple[SnakeRule, ...]
     goals: tuple[str, ...]
     compiled: tuple[str, ...]
@@ -52,16 +47,12 @@ class SnakefileContext(HeaderContext):
 def make_compile_context(project: Project, target: BoardTarget, release: Release) -> CompileContext:
     """Return the context of one board's compile.sh."""
     return CompileContext(
-        **asdict(make_header_context(project)),
-        project=project.project,
         board=target.board,
         release=target.release,
         image=find_image(release),
         target=target.target,
         registered="target" in target.arch_json,
         fingerprint=target.fingerprint_text or "unknown",
-        net_name=project.target.net_name,
-        dpu_subgraphs=project.target.dpu_subgraphs,
     )
 
 
@@ -78,8 +69,6 @@ def make_snakefile_context(project: Project, targets: Sequence[BoardTarget]) -> 
     rules = tuple(_make_rule(stage, project) for stage in stages)
     is_compiled = {rule.output: bool(stage.tools) for stage, rule in zip(stages, rules, strict=True)}
     return SnakefileContext(
-        **asdict(make_header_context(project)),
-        project=project.project,
         rules=rules,
         goals=tuple(output for output, compiled in is_compiled.items() if not compiled),
         compiled=tuple(output for output, compiled in is_compiled.items() if compiled),
