@@ -63,6 +63,7 @@ VARIANTS = {
 VARIANT = pytest.mark.parametrize("variant", VARIANTS)
 PLANNED = {file.template: file for file in shapes.plan_project(shapes.make_project()).files if file.template}
 TEMPLATE = pytest.mark.parametrize("name", PLANNED)
+FILTERS = ("py_literal", "sh_quote", "to_json", "env_value")
 GIVEN = {"project", "command"}  # what every template sees
 
 
@@ -133,11 +134,11 @@ def test_a_misspelt_name_is_found_and_stops_the_rendering() -> None:
 
 @TEMPLATE
 def test_every_value_passes_a_filter(name: str) -> None:
-    """No template prints a value without py_literal, sh_quote or to_json."""
+    """No template prints a value without py_literal, sh_quote, to_json or env_value."""
     for tree in parse_sources(name):
         for output in tree.find_all(jinja2.nodes.Output):
             for node in output.nodes:
-                filtered = isinstance(node, jinja2.nodes.Filter) and node.name in ("py_literal", "sh_quote", "to_json")
+                filtered = isinstance(node, jinja2.nodes.Filter) and node.name in FILTERS
                 assert isinstance(node, jinja2.nodes.TemplateData) or filtered, node
 
 

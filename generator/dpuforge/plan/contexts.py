@@ -129,7 +129,7 @@ def find_starting_files(project: Project) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sources + [weights for _, weights in pairs if classify_weights(weights) == "file"]))
 
 
-def make_inspect_context(targets: Sequence[BoardTarget]) -> InspectContext:
+def make_inspect_context(project: Project, targets: Sequence[BoardTarget]) -> InspectContext:
     """Return the context of inspect_model.py: the Inspector takes a registered name or a fingerprint."""
     return InspectContext(
         {target.board: target.target if target.registered else target.fingerprint_text for target in targets}
