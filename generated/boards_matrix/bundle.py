@@ -111,7 +111,7 @@ def bundle(arguments):
     }
     folder = arguments.build / "bundle" / board["BOARD"]
     assemble(folder, parts, {**META, **own})
-    print(f"{folder}: {len(parts) + 1} files, copy the folder to the board (its README.md says how)")
+    print(f"{folder}: {len(parts) + 1} files to copy to the board, README.md says how")
 
 
 def main():

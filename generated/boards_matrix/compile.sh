@@ -49,10 +49,10 @@ while [ $# -gt 0 ]; do
 done
 known=$(cd "$here/boards" && printf ' %s' *)
 [ -n "$board" ] || fail 2 "which board? This project's are$known"
-case "$known " in
-    *" $board "*) ;;
-    *) fail 2 "there is no such board; this project's are$known" ;;
+case $board in
+    *[!A-Za-z0-9._-]* | .*) fail 2 "a board has another name than $board; this project's are$known" ;;
 esac
+[ -f "$here/boards/$board/board.env" ] || fail 2 "there is no board $board; this project's are$known"
 
 value() { # KEY: what board.env says of it; data, so it is read and never sourced
     sed -n "s/^$1='\([^']*\)'\$/\1/p" "$here/boards/$board/board.env"
