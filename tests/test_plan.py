@@ -34,7 +34,7 @@ def test_a_stage_names_every_script_it_imports(stage: pipeline.Plan) -> None:
 
 def test_compiling_names_every_script_that_its_bundle_needs() -> None:
     """A change of bundle.py, of what it imports, or of the application makes the compile stage stale."""
-    stage = next(stage for stage in PLANNED.plan.stages if stage.name == "compile")
+    stage = next(stage for stage in PLANNED.stages if stage.name == "compile")
     parts = {file.path for file in PLANNED.files if file.path.startswith("deploy/")} - {"deploy/README.md"}
     assert {"bundle.py", "compile.sh", *imported_scripts("bundle.py"), *parts} <= set(stage.scripts)
 
