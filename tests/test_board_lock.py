@@ -318,7 +318,7 @@ def compile_board(root: Path, board: str, expected: ExitCode) -> str:
     """Run a board's compile.sh, where the compiler is not installed, and return its message."""
     if shutil.which("vai_c_xir"):
         pytest.skip("vai_c_xir is on this machine: the order of its messages would differ")
-    script = root / f"generated/quickstart/boards/{board}/compile.sh"
-    done = subprocess.run(["bash", str(script)], env=os.environ, capture_output=True, text=True, check=False)
+    script = root / "generated/quickstart/compile.sh"
+    done = subprocess.run(["bash", str(script), board], env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode == expected, done.stderr
     return done.stderr

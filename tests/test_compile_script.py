@@ -50,9 +50,11 @@ def root(tmp_path: Path) -> Path:
 
 
 def compile_board(root: Path, mode: str = "", *args: str, path: str = "") -> subprocess.CompletedProcess[str]:
-    script = root / "generated/quickstart/boards/KV260/compile.sh"
+    script = root / "generated/quickstart/compile.sh"
     env = {**os.environ, "FAKE_MODE": mode, "PATH": f"{path or root / 'bin'}:{os.environ['PATH']}"}
-    return subprocess.run([script, *args], env=env, cwd="/", capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [script, *(args or ("KV260",))], env=env, cwd="/", capture_output=True, text=True, check=False
+    )
 
 
 def test_a_good_compile_leaves_the_files_and_says_so(root: Path) -> None:
@@ -63,6 +65,22 @@ def test_a_good_compile_leaves_the_files_and_says_so(root: Path) -> None:
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["md5sum.txt", "meta.json", "resnet18_digits.xmodel", "vai_c_xir.log"]
     assert "1 DPU subgraph" in done.stdout
+
+
+def test_a_good_compile_ends_with_the_folder_to_copy(root: Path) -> None:
+    """bundle/<BOARD> holds the application, the board's data, the compiled network and its description, and no more."""
+    (root / "build/quickstart/train").mkdir()
+    (root / "build/quickstart/train/model.json").write_text("{}")
+    assert compile_board(root).returncode == 0
+    folder = root / "build/quickstart/bundle/KV260"
+    assert {path.name for path in folder.iterdir()} == {
+        *("README.md", "app.py", "preprocess.py", "preprocess.hpp", "resnet18_digits.prototxt"),
+        *("arch.json", "board.env", "resnet18_digits.xmodel", "model.json", "meta.json"),
+    }
+    assert (folder / "resnet18_digits.xmodel").read_bytes() == b"compiled"
+    assert json.loads((folder / "meta.json").read_text())["board"] == "KV260"
+    assert "BOARD='KV260'" in (folder / "board.env").read_text().splitlines()
+    assert [path.name for path in folder.parent.iterdir()] == ["KV260"]
 
 
 @pytest.mark.parametrize(
@@ -82,6 +100,8 @@ def test_every_way_to_fail_is_refused_with_its_reason(root: Path, mode: str, cod
     done = compile_board(root, mode)
     assert done.returncode == code
     assert words in done.stderr
+    assert not (root / "build/quickstart/bundle/KV260").exists()
+    assert not (root / "build/quickstart/compile/KV260/resnet18_digits.xmodel").exists()
 
 
 def test_a_missing_xmodel_names_the_stage_that_makes_it(root: Path) -> None:
@@ -101,12 +121,30 @@ def test_a_missing_compiler_exits_4_and_names_the_image(root: Path) -> None:
 
 
 def test_bad_usage_exits_2_and_help_explains(root: Path) -> None:
-    """An unknown argument and an option without its value are usage errors."""
-    assert compile_board(root, "", "--nonsense").returncode == 2
-    assert compile_board(root, "", "--root").returncode == 2
+    """An unknown argument, an option without its value and two boards are usage errors."""
+    assert compile_board(root, "", "KV260", "--nonsense").returncode == 2
+    assert compile_board(root, "", "KV260", "--root").returncode == 2
+    assert compile_board(root, "", "KV260", "ZCU104").returncode == 2
     done = compile_board(root, "", "--help")
     assert done.returncode == 0
     assert "--xmodel" in done.stdout
+
+
+@pytest.mark.parametrize("board", [(), ("ZCU999",), ("../boards/KV260",), ("KV260 ZCU104",), ("*",)])
+def test_without_a_board_of_the_project_its_boards_are_named(root: Path, board: tuple[str, ...]) -> None:
+    """No board, and what is none of boards/, is a usage error that lists the boards; nothing is written."""
+    done = compile_board(root, "", *(board or ("--build", str(root / "build"))))
+    assert done.returncode == 2
+    assert "this project's are KV260 ZCU104" in done.stderr.replace("This", "this")
+    assert not (root / "build/quickstart/compile").exists()
+
+
+def test_board_env_is_data_that_nobody_executes(root: Path) -> None:
+    """A line that is a command, in board.env, is not run."""
+    path = root / "generated/quickstart/boards/KV260/board.env"
+    path.write_text(path.read_text() + f"touch {root}/executed\nRELEASE='$(touch {root}/executed)'\n")
+    compile_board(root)
+    assert not (root / "executed").exists()
 
 
 def test_arch_json_names_the_target(root: Path) -> None:

@@ -32,6 +32,13 @@ def test_a_stage_names_every_script_it_imports(stage: pipeline.Plan) -> None:
     assert {script} | imported_scripts(script) <= set(stage.scripts)  # type: ignore[attr-defined]
 
 
+def test_compiling_names_every_script_that_its_bundle_needs() -> None:
+    """A change of bundle.py, of what it imports, or of the application makes the compile stage stale."""
+    stage = next(stage for stage in PLANNED.stages if stage.name == "compile")
+    parts = {file.path for file in PLANNED.files if file.path.startswith("deploy/")} - {"deploy/README.md"}
+    assert {"bundle.py", "compile.sh", *imported_scripts("bundle.py"), *parts} <= set(stage.scripts)
+
+
 def test_every_template_is_used_and_every_table_row_has_one() -> None:
     """templates/ holds nothing that no artifact is made from."""
     used = {file.template for file in PLANNED.files if file.template}

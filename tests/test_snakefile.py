@@ -18,7 +18,7 @@ pytest.importorskip("snakemake", reason="snakemake comes with the extras all and
     ("goal", "rules"),
     [
         ("all", {"prepare", "train", "inspect", "calibrate", "evaluate", "deploy"}),
-        ("compiled", {"prepare", "train", "calibrate", "deploy", "compile_kv260", "compile_zcu104"}),
+        ("compiled", {"prepare", "train", "calibrate", "deploy", "compile"}),
     ],
 )
 def test_snakemake_plans_the_stages_in_order(tmp_path: Path, goal: str, rules: set[str]) -> None:
@@ -30,5 +30,8 @@ def test_snakemake_plans_the_stages_in_order(tmp_path: Path, goal: str, rules: s
     assert done.returncode == 0, text
     planned = [line.split()[1].rstrip(":") for line in text.splitlines() if line.startswith("rule ")]
     assert set(planned) - {goal} == rules
+    compiled = [name for name in ("KV260", "ZCU104") if f"compile/{name}/resnet18_digits.xmodel" in text]
+    assert compiled == (["KV260", "ZCU104"] if goal == "compiled" else [])
+    assert planned.count("compile") == len(compiled)
     for stage in ("prepare", "train", "calibrate"):
         assert planned.index(stage) < planned.index("deploy")

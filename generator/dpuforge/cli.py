@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dpuforge import __version__
-from dpuforge.commands import lock_board, on_hardware, on_machine, on_spec, on_xmodel
+from dpuforge.commands import bundle_board, lock_board, on_hardware, on_machine, on_spec, on_xmodel
 from dpuforge.commands.screen import PlainCommand, PlainGroup, print_message, set_colour
 from dpuforge.errors import ExitCode, Interrupted, UserError
 
@@ -39,6 +39,7 @@ for command in (
     on_hardware.backbones,
     on_hardware.releases,
     on_hardware.estimate,
+    bundle_board.bundle,
     lock_board.board_lock,
     on_spec.schema,
     on_machine.doctor,

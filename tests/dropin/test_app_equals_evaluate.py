@@ -57,9 +57,10 @@ def test_the_application_predicts_what_evaluate_measured(tmp_path: Path) -> None
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     evaluated = json.loads((tmp_path / "build/stripes/evaluate/predictions.json").read_text(encoding="utf-8"))
-    app, xmodel = "generated/stripes/boards/KV260/deploy/app.py", "build/stripes/deploy/stripes_net_int.xmodel"
+    app, xmodel = "generated/stripes/deploy/app.py", "build/stripes/deploy/stripes_net_int.xmodel"
+    board = "generated/stripes/boards/KV260/board.env"
     done = subprocess.run(
-        [sys.executable, app, "--xmodel", xmodel, "--json", *evaluated["files"]],
+        [sys.executable, app, "--board", board, "--xmodel", xmodel, "--json", *evaluated["files"]],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(emulator_path()), "DPUFORGE_VART_BATCH": "3"},
         capture_output=True,

@@ -57,9 +57,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_app(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run app.py as its README says: with the emulator's folder on PYTHONPATH."""
-    app = root / "generated/small/boards/KV260/deploy/app.py"
+    app, board = root / "generated/small/deploy/app.py", root / "generated/small/boards/KV260/board.env"
     return subprocess.run(
-        [sys.executable, str(app), *arguments],
+        [sys.executable, str(app), "--board", str(board), *arguments],
         env={**os.environ, "PYTHONPATH": str(emulator_path()), **environment},
         capture_output=True,
         text=True,
@@ -149,10 +149,11 @@ def check_integers(root: Path, deploy: Path, monkeypatch: pytest.MonkeyPatch, ar
     import vart
     import xir
 
-    shutil.copytree(root / "generated/small/boards/KV260/deploy", deploy)
+    shutil.copytree(root / "generated/small/deploy", deploy)
     monkeypatch.syspath_prepend(str(deploy))
     app, training = load_module(deploy / "app.py"), load_module(root / "generated/small/preprocess.py")
-    network = app.Network(vart, app.find_subgraph(xir, root / "small_net_int.xmodel"))
+    board = app.read_board(root / "generated/small/boards/KV260/board.env")
+    network = app.Network(vart, app.find_subgraph(xir, root / "small_net_int.xmodel", board))
     seen: list[NDArray[np.int8]] = []
     start = network.runner.execute_async
     network.runner.execute_async = lambda inputs, outputs: seen.append(inputs[0].copy()) or start(inputs, outputs)

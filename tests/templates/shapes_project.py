@@ -14,37 +14,47 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from dpuforge.plan import contexts
+from dpuforge.plan.plan import make_plan
+from dpuforge.records import hardware
 from dpuforge.records import project as records
-from dpuforge.records.hardware import BoardTarget
+from dpuforge.records.hardware import BoardTarget, Environment, Release
+from dpuforge.records.plan import Plan
 from dpuforge.render.environment import make_environment
-from dpuforge.render.render import tidy_text
+from dpuforge.render.render import render_plan
 
 NOTHING_FROZEN = records.FrozenLayers("none")
 HERE = Path(__file__).resolve().parent
 TARGETS = (
     BoardTarget("KV260", "3.0", "DPUCZDX8G_ISA1_B4096", "DPUCZDX8G", 0x101000056010407, {}, "B4096", True, "", ""),
 )
-MAKERS = {
-    "results.py": contexts.make_results_context,
-    "preprocess.py": contexts.make_preprocess_context,
-    "splits.py": contexts.make_splits_context,
-    "prepare.py": contexts.make_prepare_context,
-    "model.py": contexts.make_model_context,
-    "train.py": contexts.make_train_context,
-    "quantize.py": contexts.make_quantize_context,
-    "evaluate.py": contexts.make_evaluate_context,
-    "inspect_model.py": lambda project: contexts.make_inspect_context(project, TARGETS),
-}
+RELEASE = Release(
+    "3.0",
+    "supported",
+    "3.0",
+    (hardware.Image("example/cpu:1", "cpu", True, ""),),
+    Environment("vitis-ai-pytorch", "3.7", "1.12", "", ""),
+    {},
+    {},
+    {},
+    {"KV260": "kv260.img.gz"},
+    "",
+)
+
+
+def plan_project(project: records.Project, board: BoardTarget = TARGETS[0]) -> Plan:
+    """Return the plan of a project for one board."""
+    return make_plan(project, (board,), RELEASE)
+
+
+def render_files(project: records.Project, board: BoardTarget = TARGETS[0]) -> dict[str, str]:
+    """Return {path: text} of everything generated."""
+    return {file.path: file.text for file in render_plan(plan_project(project, board), make_environment())}
 
 
 def render_scripts(project: records.Project) -> dict[str, str]:
-    """Return {file name: text} of every generated Python script."""
-    environment = make_environment()
-    return {
-        name: tidy_text(environment.get_template(name + ".j2").render(vars(maker(project))))
-        for name, maker in MAKERS.items()
-    }
+    """Return {file name: text} of every Python script that a stage runs or imports."""
+    files = render_files(project).items()
+    return {path: text for path, text in files if path.endswith(".py") and "/" not in path}
 
 
 def write_scripts(project: records.Project, root: Path) -> Path:

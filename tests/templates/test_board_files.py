@@ -1,9 +1,10 @@
-"""boards/<BOARD>/deploy/: the application, the C++ preprocessing and the settings say the same as training."""
+"""A board's folder: the application, the C++ preprocessing and the settings say the same as training."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+import hashlib
 import importlib.util
 import json
 import re
@@ -16,51 +17,28 @@ import numpy as np
 import pytest
 import shapes_project as shapes
 from PIL import Image as Picture
-from test_rendered_text import check_with_ruff, check_with_vermin, find_names
+from test_rendered_text import check_with_ruff, check_with_vermin
 
-from dpuforge.plan import deploy_contexts
 from dpuforge.records import project as records
-from dpuforge.records.hardware import Environment, Image, Release
-from dpuforge.render.environment import make_environment
-from dpuforge.render.render import tidy_text
+from dpuforge.records.hardware import BoardTarget
 
-RELEASE = Release(
-    "3.0",
-    "supported",
-    "3.0",
-    (Image("example/cpu:1", "cpu", True, ""),),
-    Environment("vitis-ai-pytorch", "3.7", "1.12", "", ""),
-    {},
-    {},
-    {},
-    {"KV260": "kv260.img.gz"},
-    "",
-)
-MAKERS = {
-    "boards/deploy/app.py": deploy_contexts.make_app_context,
-    "boards/deploy/network.prototxt": deploy_contexts.make_prototxt_context,
-    "boards/deploy/meta.json": deploy_contexts.make_meta_context,
-    "boards/deploy/preprocess.hpp": deploy_contexts.make_header_file_context,
-    "boards/deploy/README.md": deploy_contexts.make_readme_context,
-    "preprocess.py": deploy_contexts.make_board_preprocess_context,
-}
 NAMES = records.Classes(3, ("across", "diagonal", "upright"))
 
 
-def render(project: records.Project, board: Any = shapes.TARGETS[0]) -> dict[str, str]:
-    """Return {template: text} of one board's files."""
-    environment = make_environment()
-    return {
-        name: tidy_text(environment.get_template(name + ".j2").render(vars(maker(project, board, RELEASE))))
-        for name, maker in MAKERS.items()
-    }
+PARTS = ("deploy/", "boards/KV260/")
 
 
-def write(project: records.Project, folder: Path, board: Any = shapes.TARGETS[0]) -> None:
-    """Write one board's files into a folder."""
+def render(project: records.Project, board: BoardTarget = shapes.TARGETS[0]) -> dict[str, str]:
+    """Return {file name: text} of what the folder of one board is assembled from."""
+    files = shapes.render_files(project, board).items()
+    return {path.rpartition("/")[2]: text for path, text in files if path.startswith(PARTS)}
+
+
+def write(project: records.Project, folder: Path, board: BoardTarget = shapes.TARGETS[0]) -> None:
+    """Write what a board's folder is assembled from into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in render(project, board).items():
-        (folder / Path(name).name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def load_preprocess(folder: Path) -> Any:
@@ -73,42 +51,57 @@ def load_preprocess(folder: Path) -> Any:
     return module
 
 
-@pytest.mark.parametrize("name", MAKERS)
-def test_context_has_exactly_the_names_of_the_template(name: str) -> None:
-    """A template of the deploy folder uses every field of its context and nothing else."""
-    context = MAKERS[name](shapes.make_project(), shapes.TARGETS[0], RELEASE)
-    assert {field.name for field in dataclasses.fields(context)} == find_names(name + ".j2")
-
-
 def test_the_board_prepares_images_with_the_file_of_training() -> None:
     """deploy/preprocess.py is byte for byte the preprocess.py of training."""
     project = shapes.make_project()
     assert render(project)["preprocess.py"] == shapes.render_scripts(project)["preprocess.py"]
 
 
+def bundle(project: records.Project, root: Path) -> Path:
+    """Write a project and a compiled network, run bundle.py as compile.sh does, and return the board's folder."""
+    for path, text in shapes.render_files(project).items():
+        (root / "generated/shapes" / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / "generated/shapes" / path).write_text(text, encoding="utf-8")
+    compiled = root / "build/shapes/compile/KV260"
+    compiled.mkdir(parents=True)
+    (compiled / "shapes_net.xmodel").write_bytes(b"compiled")
+    (compiled / "md5sum.txt").write_text(hashlib.md5(b"compiled").hexdigest() + "\n")
+    ran = shapes.run_script(root, "bundle.py", "KV260")
+    assert ran.status == 0, ran.output
+    return root / "build/shapes/bundle/KV260"
+
+
 @pytest.mark.parametrize("color", ["RGB", "BGR"])
-def test_prototxt_and_meta_are_in_the_order_blue_green_red(color: str) -> None:
+def test_prototxt_and_meta_are_in_the_order_blue_green_red(color: str, tmp_path: Path) -> None:
     """Mean and scale are printed in BGR order, whichever order the network takes."""
-    texts = render(shapes.make_project(data=shapes.make_data(color=color)))
-    means = [float(value) for value in re.findall(r"mean: (\S+)", texts["boards/deploy/network.prototxt"])]
-    meta = json.loads(texts["boards/deploy/meta.json"])
+    folder = bundle(shapes.make_project(data=shapes.make_data(color=color)), tmp_path)
+    prototxt = (folder / "shapes_net.prototxt").read_text(encoding="utf-8")
+    means = [float(value) for value in re.findall(r"mean: (\S+)", prototxt)]
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     assert means == meta["mean_bgr"] == ([103.53, 116.28, 123.675] if color == "RGB" else [123.675, 116.28, 103.53])
-    assert len(re.findall(r"scale: 0\.0\d+", texts["boards/deploy/network.prototxt"])) == 3
+    assert len(re.findall(r"scale: 0\.0\d+", prototxt)) == 3
+    assert (meta["board"], meta["target"], meta["fingerprint"]) == (
+        "KV260",
+        "DPUCZDX8G_ISA1_B4096",
+        "0x101000056010407",
+    )
 
 
 def test_readme_names_image_fingerprint_and_commands() -> None:
     """The README names the SD image, the way to load the DPU on Kria, the fingerprint and every copy command."""
     board = dataclasses.replace(shapes.TARGETS[0], note="kria app kv260-benchmark-b4096", batch=1)
-    text = render(shapes.make_project(), board)["boards/deploy/README.md"]
+    files = render(shapes.make_project(), board)
+    row = "| KV260 | DPUCZDX8G_ISA1_B4096 | 0x101000056010407 | kv260.img.gz | kv260-benchmark-b4096 | 1 | 2 |"
     for words in (
-        "Write kv260.img.gz to an SD card",
-        "sudo xmutil loadapp kv260-benchmark-b4096",
-        '"fingerprint" : "0x101000056010407"',
-        "scp build/shapes/compile/KV260/shapes_net.xmodel build/shapes/train/model.json",
-        "bash generated/shapes/boards/KV260/compile.sh",
+        row,
+        "sudo xmutil loadapp KRIA_APP",
+        "scp -r build/shapes/bundle/BOARD root@ADDRESS:shapes_net",
+        "bash generated/shapes/compile.sh BOARD",
         "xdputil query",
     ):
-        assert words in text
+        assert words in files["README.md"]
+    for line in ("SD_IMAGE='kv260.img.gz'", "KRIA_APP='kv260-benchmark-b4096'", "BATCH='1'", "THREADS='2'"):
+        assert line in files["board.env"].splitlines()
 
 
 @pytest.mark.parametrize(
@@ -250,6 +243,9 @@ def test_app_names_what_is_missing(board: Path) -> None:
     assert "run on the board" in shapes.run_script(board, "app.py", "x.png").output
     assert "absent.xmodel does not exist" in run_app(board, "--xmodel", "absent.xmodel", "x.png").output
     assert "no images given" in run_app(board).output
+    assert "board.env does not exist" in run_app(board, "--board", str(board / "board.env"), "x.png").output
+    (board / "board.env").write_text("BOARD='KV260'\nrm -rf /\n", encoding="utf-8")
+    assert "not of the form KEY='value': rm" in run_app(board, "--board", str(board / "board.env"), "x.png").output
     broken = run_app(board, str(board / "broken.png"))
     assert broken.status == 3
     assert "broken.png" in broken.output

@@ -7,9 +7,13 @@ import dataclasses
 import shutil
 import subprocess
 import sys
+import types
+import typing
 from pathlib import Path
 
+import jinja2
 import jinja2.meta
+import jinja2.nodes
 import pytest
 import shapes_project as shapes
 
@@ -57,7 +61,10 @@ VARIANTS = {
     ),
 }
 VARIANT = pytest.mark.parametrize("variant", VARIANTS)
-TEMPLATE = pytest.mark.parametrize("name", shapes.MAKERS)
+PLANNED = {file.template: file for file in shapes.plan_project(shapes.make_project()).files if file.template}
+TEMPLATE = pytest.mark.parametrize("name", PLANNED)
+FILTERS = ("py_literal", "sh_quote", "to_json", "env_value")
+GIVEN = {"project", "command"}  # what every template sees
 
 
 def find_names(template: str) -> set[str]:
@@ -71,21 +78,67 @@ def find_names(template: str) -> set[str]:
 
 @TEMPLATE
 def test_context_has_exactly_the_names_of_the_template(name: str) -> None:
-    """A template uses every field of its context and nothing else."""
-    context = shapes.MAKERS[name](shapes.make_project())
-    assert {field.name for field in dataclasses.fields(context)} == find_names(name + ".j2")
+    """A template uses every field of its context, the project and the command, and nothing else."""
+    context = PLANNED[name].context
+    derived = {field.name for field in dataclasses.fields(context)} if context is not None else set()
+    assert find_names(name) - GIVEN == derived
+
+
+def parse_sources(name: str) -> list[jinja2.nodes.Template]:
+    """Return the trees of a template and of all that it includes."""
+    environment = make_environment()
+    assert environment.loader is not None
+    tree = environment.parse(environment.loader.get_source(environment, name)[0])
+    included = [other for other in jinja2.meta.find_referenced_templates(tree) if other]
+    return [tree, *(deeper for other in included for deeper in parse_sources(other))]
+
+
+def read_path(node: jinja2.nodes.Node) -> list[str]:
+    """Return the names of a dotted path, "a.b.c" as [a, b, c]; empty where it starts from something else."""
+    if isinstance(node, jinja2.nodes.Name):
+        return [node.name]
+    path = read_path(node.node) if isinstance(node, jinja2.nodes.Getattr) else []
+    return [*path, node.attr] if path and isinstance(node, jinja2.nodes.Getattr) else []
+
+
+def find_misspelt(names: list[str]) -> str:
+    """Return the first name of project.a.b that its record does not have, or ""."""
+    kinds: tuple[type, ...] = (records.Project,)
+    for name in names:
+        hints = [typing.get_type_hints(kind).get(name) for kind in kinds if dataclasses.is_dataclass(kind)]
+        found = next((hint for hint in hints if hint is not None), None)
+        if found is None:
+            return name
+        kinds = typing.get_args(found) if isinstance(found, types.UnionType) else (found,)
+    return ""
+
+
+@TEMPLATE
+def test_every_name_below_the_project_exists(name: str) -> None:
+    """In every branch, rendered here or not, project.a.b names fields that the records have."""
+    for tree in parse_sources(name):
+        for node in tree.find_all(jinja2.nodes.Getattr):
+            path = read_path(node)
+            if path[:1] == ["project"]:
+                assert not find_misspelt(path[1:]), ".".join(path)
+
+
+def test_a_misspelt_name_is_found_and_stops_the_rendering() -> None:
+    """project.train.epoch is no field of the record; rendered, it raises instead of printing nothing."""
+    assert find_misspelt(["train", "epochs"]) == find_misspelt(["transfer", "teacher", "alpha"]) == ""
+    assert find_misspelt(["train", "epoch"]) == find_misspelt(["train", "epochs", "epoch"]) == "epoch"
+    template = make_environment().from_string("{% if project.train.epoch %}{% endif %}")
+    with pytest.raises(jinja2.UndefinedError, match="epoch"):
+        template.render(project=shapes.make_project())
 
 
 @TEMPLATE
 def test_every_value_passes_a_filter(name: str) -> None:
-    """No template prints a value without py_literal, sh_quote or to_json."""
-    environment = make_environment()
-    assert environment.loader is not None
-    sources = [environment.loader.get_source(environment, path)[0] for path in (name + ".j2", "_partials/header.j2")]
-    for tree in map(environment.parse, sources):
+    """No template prints a value without py_literal, sh_quote, to_json or env_value."""
+    for tree in parse_sources(name):
         for output in tree.find_all(jinja2.nodes.Output):
             for node in output.nodes:
-                filtered = isinstance(node, jinja2.nodes.Filter) and node.name in ("py_literal", "sh_quote", "to_json")
+                filtered = isinstance(node, jinja2.nodes.Filter) and node.name in FILTERS
                 assert isinstance(node, jinja2.nodes.TemplateData) or filtered, node
 
 
@@ -102,7 +155,7 @@ def test_rendered_scripts_are_python_3_7_with_a_header(variant: str) -> None:
 @VARIANT
 def test_rendered_scripts_never_import_dpuforge(variant: str) -> None:
     """The scripts stand alone: they import the standard library, each other and what AMD's image has."""
-    own = {name[:-3] for name in shapes.MAKERS}
+    own = {name[:-3] for name in shapes.render_scripts(VARIANTS[variant])}
     image = {"torch", "torchvision", "numpy", "PIL", "tqdm", "timm", "torchinfo", "mlxtend", "pytorch_nndct"}
     for name, text in shapes.render_scripts(VARIANTS[variant]).items():
         for node in ast.walk(ast.parse(text)):

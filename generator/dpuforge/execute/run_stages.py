@@ -174,9 +174,10 @@ class _StageRun:
         missing = [tool for tool in self.stage.tools if self.place.find_tool(tool) is None]
         if not missing:
             return None
+        script = self._script().relative_to(self.folders.root).as_posix()
         reason = (
             f"{', '.join(missing)} is AMD's, closed, and not on this machine: nothing was compiled and nothing is "
-            f"emulated here. Inside AMD's image run: bash {self._script().relative_to(self.folders.root).as_posix()}"
+            f"emulated here. Inside AMD's image run: bash {' '.join((script, *self.stage.argv[1:]))}"
         )
         return self._make_result(Status.SKIPPED, reason, 0.0)
 

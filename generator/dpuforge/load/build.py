@@ -1,4 +1,8 @@
-"""Last step of load: a filled and checked spec becomes the Project noun."""
+"""Last step of load: a filled and checked spec becomes the Project noun.
+
+The records name their fields as the spec names its keys, so a key passes as it is written; only what changes its type
+or its name is named here.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +61,7 @@ def build_project(spec: Spec, root: Path, files: tuple[SourceFile, ...]) -> Proj
 
 
 def _build_model(spec: Spec) -> Model:
-    return Model(spec["backbone"], spec["weights"], InputSize(**spec["input"]))
+    return Model(**{**spec, "input": InputSize(**spec["input"])})
 
 
 def _build_classes(value: int | str | list[str], root: Path) -> Classes:
@@ -68,25 +72,18 @@ def _build_classes(value: int | str | list[str], root: Path) -> Classes:
 
 
 def _build_data(spec: Spec) -> Data:
-    return Data(
-        train=spec["train"],
-        validation=spec["validation"],
-        test=spec["test"],
-        source=spec["source"],
-        preprocess=_build_preprocess(spec["preprocess"]),
-        augment=tuple(spec["augment"]),
-    )
+    return Data(**{**spec, "preprocess": _build_preprocess(spec["preprocess"]), "augment": tuple(spec["augment"])})
 
 
 def _build_preprocess(spec: Spec) -> Preprocess:
     resize, crop = spec["resize"], spec["crop"]
-    return Preprocess(
-        resize=(resize[0], resize[1]) if isinstance(resize, list) else resize,
-        crop=(crop, crop) if isinstance(crop, int) else (crop[0], crop[1]) if crop is not None else None,
-        mean=_build_channels(spec["mean"]),
-        std=_build_channels(spec["std"]),
-        color=spec["color"],
-    )
+    converted = {
+        "resize": (resize[0], resize[1]) if isinstance(resize, list) else resize,
+        "crop": (crop, crop) if isinstance(crop, int) else (crop[0], crop[1]) if crop is not None else None,
+        "mean": _build_channels(spec["mean"]),
+        "std": _build_channels(spec["std"]),
+    }
+    return Preprocess(**{**spec, **converted})
 
 
 def _build_channels(values: list[float]) -> tuple[float, float, float]:
@@ -96,11 +93,12 @@ def _build_channels(values: list[float]) -> tuple[float, float, float]:
 
 def _build_transfer(spec: Spec) -> Transfer:
     freeze, teacher = spec["freeze"], spec["teacher"]
-    return Transfer(
-        Method(spec["method"]),
-        Freeze(_build_layers(freeze["layers"]), freeze["batchnorm"]),
-        None if teacher is None else Teacher(**_real(teacher, "temperature", "alpha")),
-    )
+    converted = {
+        "method": Method(spec["method"]),
+        "freeze": Freeze(**{**freeze, "layers": _build_layers(freeze["layers"])}),
+        "teacher": None if teacher is None else Teacher(**_real(teacher, "temperature", "alpha")),
+    }
+    return Transfer(**{**spec, **converted})
 
 
 def _build_layers(value: str | Spec) -> FrozenLayers:
@@ -113,24 +111,20 @@ def _build_layers(value: str | Spec) -> FrozenLayers:
 
 def _build_train(spec: Spec) -> Train:
     stopping = spec["early_stopping"]
-    return Train(
-        epochs=spec["epochs"],
-        batch_size=spec["batch_size"],
-        optimizer=Optimizer(**_real(spec["optimizer"], "lr", "weight_decay", "momentum")),
-        scheduler=Scheduler(**_real(spec["scheduler"], "gamma")),
-        seed=spec["seed"],
-        early_stopping=None if stopping is None else EarlyStopping(**stopping),
-        workers=spec["workers"],
-        device=spec["device"],
-    )
+    converted = {
+        "optimizer": Optimizer(**_real(spec["optimizer"], "lr", "weight_decay", "momentum")),
+        "scheduler": Scheduler(**_real(spec["scheduler"], "gamma")),
+        "early_stopping": None if stopping is None else EarlyStopping(**stopping),
+    }
+    return Train(**{**spec, **converted})
 
 
 def _build_quantization(spec: Spec) -> Quantization:
-    calibration = spec["calibration"]
+    calibration = {("from_split" if key == "from" else key): value for key, value in spec["calibration"].items()}
     fields = dict(spec) | {
         "quantizable_data_type": tuple(spec["quantizable_data_type"]),
         "layers": tuple(spec["layers"]),
-        "calibration": Calibration(calibration["images"], calibration["batch_size"], calibration["from"]),
+        "calibration": Calibration(**calibration),
         "fast_finetune": FastFinetune(**spec["fast_finetune"]),
         "int8_config": to_quant_json(spec),
     }
@@ -139,7 +133,7 @@ def _build_quantization(spec: Spec) -> Quantization:
 
 def _build_target(spec: Spec) -> Target:
     choices = tuple(BoardChoice(entry) if isinstance(entry, str) else BoardChoice(**entry) for entry in spec["boards"])
-    return Target(spec["vitis_ai"], choices, spec["dpu_subgraphs"], spec["net_name"])
+    return Target(**{**spec, "boards": choices})
 
 
 def _real(spec: Spec, *keys: str) -> dict[str, Any]:

@@ -11,52 +11,51 @@ from dpuforge.records.hardware import BoardTarget, Release
 from dpuforge.records.plan import PlannedFile
 from dpuforge.records.project import Project
 
+MakeContext = Callable[[Project, Sequence[BoardTarget], Release], Any]
+
 
 @dataclass(frozen=True)
 class Artifact:
-    """One row: a file made once a project, from the template of the same path and a context."""
+    """One row: a file made once a project; path may hold {net}, the network's name.
+
+    template defaults to the template of the same path; make_context gives what is derived for it, where anything is.
+    """
 
     path: str
-    make_context: Callable[[Project, Sequence[BoardTarget]], Any]
-
-
-@dataclass(frozen=True)
-class BoardArtifact:
-    """One row: a file of boards/<BOARD>/ ({net} is the network's name), from a template and a context."""
-
-    path: str
-    template: str
-    make_context: Callable[[Project, BoardTarget, Release], Any]
+    make_context: MakeContext | None = None
+    template: str = ""
     executable: bool = False
 
 
-def _of_project(make: Callable[[Project], Any]) -> Callable[[Project, Sequence[BoardTarget]], Any]:
+def _of_project(make: Callable[[Project], Any]) -> MakeContext:
     """Adapt a context that depends on the project alone."""
-    return lambda project, targets: make(project)
+    return lambda project, targets, release: make(project)
+
+
+def _of_targets(make: Callable[[Project, Sequence[BoardTarget]], Any]) -> MakeContext:
+    """Adapt a context that depends on the project and its boards."""
+    return lambda project, targets, release: make(project, targets)
 
 
 # fmt: off
 ARTIFACTS = (
-    Artifact("results.py",       _of_project(contexts.make_results_context)),
-    Artifact("preprocess.py",    _of_project(contexts.make_preprocess_context)),
-    Artifact("splits.py",          _of_project(contexts.make_splits_context)),
-    Artifact("model.py",         _of_project(contexts.make_model_context)),
-    Artifact("prepare.py",       _of_project(contexts.make_prepare_context)),
-    Artifact("train.py",         _of_project(contexts.make_train_context)),
-    Artifact("inspect_model.py", contexts.make_inspect_context),
-    Artifact("quantize.py",      _of_project(contexts.make_quantize_context)),
-    Artifact("evaluate.py",      _of_project(contexts.make_evaluate_context)),
-    Artifact("Snakefile",        flow_contexts.make_snakefile_context),
-)
-
-BOARD_ARTIFACTS = (
-    BoardArtifact("compile.sh", "boards/compile.sh.j2", flow_contexts.make_compile_context, executable=True),
-    BoardArtifact("deploy/app.py", "boards/deploy/app.py.j2", deploy_contexts.make_app_context),
-    BoardArtifact("deploy/preprocess.py", "preprocess.py.j2", deploy_contexts.make_board_preprocess_context),
-    BoardArtifact("deploy/preprocess.hpp", "boards/deploy/preprocess.hpp.j2", deploy_contexts.make_header_file_context),
-    BoardArtifact("deploy/{net}.prototxt", "boards/deploy/network.prototxt.j2", deploy_contexts.make_prototxt_context),
-    BoardArtifact("deploy/meta.json", "boards/deploy/meta.json.j2", deploy_contexts.make_meta_context),
-    BoardArtifact("deploy/README.md", "boards/deploy/README.md.j2", deploy_contexts.make_readme_context),
+    Artifact("results.py"),
+    Artifact("preprocess.py",         _of_project(contexts.make_preprocess_context)),
+    Artifact("splits.py"),
+    Artifact("model.py",              _of_project(contexts.make_model_context)),
+    Artifact("prepare.py"),
+    Artifact("train.py",              _of_project(contexts.make_train_context)),
+    Artifact("inspect_model.py",      _of_targets(contexts.make_inspect_context)),
+    Artifact("quantize.py"),
+    Artifact("evaluate.py"),
+    Artifact("Snakefile",             _of_targets(flow_contexts.make_snakefile_context)),
+    Artifact("compile.sh",            executable=True),
+    Artifact("bundle.py",             _of_project(deploy_contexts.make_bundle_context)),
+    Artifact("deploy/app.py"),
+    Artifact("deploy/preprocess.py",  _of_project(contexts.make_preprocess_context), "preprocess.py.j2"),
+    Artifact("deploy/preprocess.hpp", _of_project(deploy_contexts.make_header_file_context)),
+    Artifact("deploy/{net}.prototxt", _of_project(deploy_contexts.make_prototxt_context), "deploy/network.prototxt.j2"),
+    Artifact("deploy/README.md",      deploy_contexts.make_readme_context),
 )
 # fmt: on
 
@@ -64,15 +63,20 @@ BOARD_ARTIFACTS = (
 def plan_files(project: Project, targets: Sequence[BoardTarget], release: Release) -> tuple[PlannedFile, ...]:
     """Return every file that a project leads to, manifest.json excepted: it is made from the rendered others."""
     return (
-        *(PlannedFile(row.path, f"{row.path}.j2", row.make_context(project, targets)) for row in ARTIFACTS),
+        *(_plan_artifact(row, project, targets, release) for row in ARTIFACTS),
         PlannedFile("int8_config.json", document=project.quantization.int8_config),
-        *(file for target in targets for file in _plan_board(project, target, release)),
+        *(file for target in targets for file in _plan_board(target, release)),
     )
 
 
-def _plan_board(project: Project, target: BoardTarget, release: Release) -> Iterator[PlannedFile]:
-    folder = f"boards/{target.board}"
-    yield PlannedFile(f"{folder}/arch.json", document=dict(target.arch_json))
-    for row in BOARD_ARTIFACTS:
-        path = f"{folder}/{row.path.format(net=project.target.net_name)}"
-        yield PlannedFile(path, row.template, row.make_context(project, target, release), executable=row.executable)
+def _plan_artifact(row: Artifact, project: Project, targets: Sequence[BoardTarget], release: Release) -> PlannedFile:
+    context = row.make_context(project, targets, release) if row.make_context else None
+    path = row.path.format(net=project.target.net_name)
+    return PlannedFile(path, row.template or f"{row.path}.j2", context, executable=row.executable)
+
+
+def _plan_board(target: BoardTarget, release: Release) -> Iterator[PlannedFile]:
+    """Yield what differs from board to board: data alone."""
+    context = deploy_contexts.make_board_context(target, release)
+    yield PlannedFile(f"boards/{target.board}/arch.json", document=dict(target.arch_json))
+    yield PlannedFile(f"boards/{target.board}/board.env", "boards/board.env.j2", context)

@@ -1,17 +1,12 @@
-"""Contexts of boards/<BOARD>/deploy/: the application, its settings and its instructions for one board."""
+"""What is derived for the boards: deploy/ and bundle.py of all of them, and board.env of each."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from dpuforge.plan.contexts import (
-    HeaderContext,
-    PreprocessContext,
-    make_header_context,
-    make_preprocess_context,
-    scale_pixels,
-)
+from dpuforge.plan.contexts import scale_pixels
 from dpuforge.plan.flow_contexts import find_image
 from dpuforge.records.hardware import BoardTarget, Release
 from dpuforge.records.project import Project
@@ -21,104 +16,70 @@ _TOP_K = 5
 
 
 @dataclass(frozen=True)
-class AppContext(HeaderContext):
-    """Context of app.py; fingerprint is None where no source gives it, sd_image "" where no image is recorded."""
+class BoardContext:
+    """Context of board.env, and a row of README.md; sd_image and kria_app are "" where none is known."""
 
-    board: str
-    release: str
+    target: BoardTarget
+    image: str
     sd_image: str
-    net_name: str
-    fingerprint: str | None
-    class_names: tuple[str, ...]
+    kria_app: str
     threads: int
 
 
 @dataclass(frozen=True)
-class PrototxtContext(HeaderContext):
-    """Context of <net>.prototxt; mean and scale in the order blue, green, red, for pixels 0..255."""
+class BundleContext:
+    """Context of bundle.py; mean and scale in the order blue, green, red, for pixels 0..255."""
 
-    net_name: str
     mean_bgr: tuple[float, ...]
     scale_bgr: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class PrototxtContext(BundleContext):
+    """Context of <net>.prototxt."""
+
     top_k: int
     vgg_preprocess: bool
 
 
 @dataclass(frozen=True)
-class MetaContext(HeaderContext):
-    """Context of meta.json; labels is empty where only model.json knows the class names."""
-
-    net_name: str
-    filename: str
-    board: str
-    target: str
-    fingerprint: str | None
-    input_px: tuple[int, int]
-    resize_px: int | tuple[int, int] | None
-    crop_px: tuple[int, int] | None
-    color: str
-    mean_bgr: tuple[float, ...]
-    scale_bgr: tuple[float, ...]
-    labels: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class HeaderFileContext(HeaderContext):
+class HeaderFileContext:
     """Context of preprocess.hpp; absent sizes are None."""
 
     resize_short_px: int | None
     resize_height_px: int | None
     resize_width_px: int | None
-    height_px: int
-    width_px: int
-    crops: bool
-    color: str
     mean: tuple[float, ...]
     scale: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class ReadmeContext(HeaderContext):
-    """Context of README.md; paths are relative to the project root, sd_image and kria_app may be empty."""
+class ReadmeContext:
+    """Context of README.md; paths are relative to the project root, with BOARD for the board's name."""
 
-    board: str
-    net_name: str
-    release: str
-    target: str
-    fingerprint: str
-    fingerprint_known: bool
+    boards: tuple[BoardContext, ...]
     image: str
-    sd_image: str
-    kria_app: str
     prototxt: str
     filename: str
     compile_command: str
     compiled: str
     quantised: str
-    card: str
-    deploy_folder: str
-    threads: int
-    batch: int
+    bundle: str
+    app: str
+    board_file: str
     vgg_preprocess: bool
 
 
-def make_app_context(project: Project, target: BoardTarget, release: Release) -> AppContext:
-    """Return the context of app.py: two threads a core, one preparing while the other waits for the DPU."""
-    return AppContext(
-        **asdict(make_header_context(project)),
-        board=target.board,
-        release=target.release,
+def make_board_context(target: BoardTarget, release: Release) -> BoardContext:
+    """Return what one board is: two threads a core, one preparing while the other waits for the DPU."""
+    kria = _KRIA_APP.search(target.note)
+    return BoardContext(
+        target=target,
+        image=find_image(release),
         sd_image=release.sd_images.get(target.board, ""),
-        net_name=project.target.net_name,
-        fingerprint=target.fingerprint_text or None,
-        class_names=project.classes.names,
+        kria_app=kria.group(1) if kria else "",
         threads=2 * target.cores,
     )
-
-
-def make_board_preprocess_context(project: Project, target: BoardTarget, release: Release) -> PreprocessContext:
-    """Return the context of the board's preprocess.py: that of training, so that both files are equal."""
-    return make_preprocess_context(project)
 
 
 def _scale_bgr(project: Project) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -134,82 +95,38 @@ def _is_vgg_preprocess(project: Project) -> bool:
     return preprocess.resize == 256 and preprocess.crop is not None
 
 
-def make_prototxt_context(project: Project, target: BoardTarget, release: Release) -> PrototxtContext:
+def make_bundle_context(project: Project) -> BundleContext:
+    """Return the context of bundle.py."""
+    return BundleContext(*_scale_bgr(project))
+
+
+def make_prototxt_context(project: Project) -> PrototxtContext:
     """Return the context of <net>.prototxt."""
-    mean, scale = _scale_bgr(project)
-    return PrototxtContext(
-        **asdict(make_header_context(project)),
-        net_name=project.target.net_name,
-        mean_bgr=mean,
-        scale_bgr=scale,
-        top_k=min(_TOP_K, project.classes.count),
-        vgg_preprocess=_is_vgg_preprocess(project),
-    )
+    return PrototxtContext(*_scale_bgr(project), min(_TOP_K, project.classes.count), _is_vgg_preprocess(project))
 
 
-def make_meta_context(project: Project, target: BoardTarget, release: Release) -> MetaContext:
-    """Return the context of meta.json."""
-    mean, scale = _scale_bgr(project)
-    return MetaContext(
-        **asdict(make_header_context(project)),
-        net_name=project.target.net_name,
-        filename=f"{project.target.net_name}.xmodel",
-        board=target.board,
-        target=target.target,
-        fingerprint=target.fingerprint_text or None,
-        input_px=(project.model.input.height, project.model.input.width),
-        resize_px=project.data.preprocess.resize,
-        crop_px=project.data.preprocess.crop,
-        color=project.data.preprocess.color,
-        mean_bgr=mean,
-        scale_bgr=scale,
-        labels=project.classes.names,
-    )
-
-
-def make_header_file_context(project: Project, target: BoardTarget, release: Release) -> HeaderFileContext:
+def make_header_file_context(project: Project) -> HeaderFileContext:
     """Return the context of preprocess.hpp."""
-    preprocess = project.data.preprocess
-    mean, scale = scale_pixels(preprocess)
-    pair = preprocess.resize if isinstance(preprocess.resize, tuple) else (None, None)
-    return HeaderFileContext(
-        **asdict(make_header_context(project)),
-        resize_short_px=preprocess.resize if isinstance(preprocess.resize, int) else None,
-        resize_height_px=pair[0],
-        resize_width_px=pair[1],
-        height_px=project.model.input.height,
-        width_px=project.model.input.width,
-        crops=preprocess.crop is not None,
-        color=preprocess.color,
-        mean=mean,
-        scale=scale,
-    )
+    resize = project.data.preprocess.resize
+    short = resize if isinstance(resize, int) else None
+    height, width = resize if isinstance(resize, tuple) else (None, None)
+    return HeaderFileContext(short, height, width, *scale_pixels(project.data.preprocess))
 
 
-def make_readme_context(project: Project, target: BoardTarget, release: Release) -> ReadmeContext:
+def make_readme_context(project: Project, targets: Sequence[BoardTarget], release: Release) -> ReadmeContext:
     """Return the context of README.md."""
-    name, folder = project.target.net_name, f"generated/{project.project}/boards/{target.board}"
-    kria = _KRIA_APP.search(target.note)
+    name, generated, build = project.target.net_name, f"generated/{project.project}", f"build/{project.project}"
     return ReadmeContext(
-        **asdict(make_header_context(project)),
-        board=target.board,
-        net_name=name,
-        release=target.release,
-        target=target.target,
-        fingerprint=target.fingerprint_text or "unknown",
-        fingerprint_known=target.fingerprint is not None,
+        boards=tuple(make_board_context(target, release) for target in targets),
         image=find_image(release),
-        sd_image=release.sd_images.get(target.board, ""),
-        kria_app=kria.group(1) if kria else "",
         prototxt=f"{name}.prototxt",
         filename=f"{name}.xmodel",
-        compile_command=_make_compile_command(release, folder),
-        compiled=f"build/{project.project}/compile/{target.board}/{name}.xmodel",
-        quantised=f"build/{project.project}/deploy/{name}_int.xmodel",
-        card=f"build/{project.project}/train/model.json",
-        deploy_folder=f"{folder}/deploy",
-        threads=2 * target.cores,
-        batch=target.batch,
+        compile_command=_make_compile_command(release, generated),
+        compiled=f"{build}/compile/BOARD/{name}.xmodel",
+        quantised=f"{build}/deploy/{name}_int.xmodel",
+        bundle=f"{build}/bundle/BOARD",
+        app=f"{generated}/deploy/app.py",
+        board_file=f"{generated}/boards/BOARD/board.env",
         vgg_preprocess=_is_vgg_preprocess(project),
     )
 
@@ -217,4 +134,5 @@ def make_readme_context(project: Project, target: BoardTarget, release: Release)
 def _make_compile_command(release: Release, folder: str) -> str:
     """Return what to run inside the image: its conda environment first, then compile.sh."""
     conda = release.environment.conda if release.environment else "vitis-ai-pytorch"
-    return f"source /opt/vitis_ai/conda/etc/profile.d/conda.sh && conda activate {conda} && bash {folder}/compile.sh"
+    activate = f"source /opt/vitis_ai/conda/etc/profile.d/conda.sh && conda activate {conda}"
+    return f"{activate} && bash {folder}/compile.sh BOARD"

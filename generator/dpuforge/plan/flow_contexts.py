@@ -1,30 +1,16 @@
-"""Contexts of the files that drive the flow: compile.sh per board and the Snakefile."""
+"""What is derived for the files that drive the flow: the Snakefile, and the image that everything names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from dpuforge.plan.contexts import HeaderContext, make_header_context
 from dpuforge.plan.stages import plan_stages
 from dpuforge.records.hardware import BoardTarget, Release
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.project import Project
 
-
-@dataclass(frozen=True)
-class CompileContext(HeaderContext):
-    """What boards/<BOARD>/compile.sh is rendered from; registered says that the compiler prints the target's name."""
-
-    project: str
-    board: str
-    release: str
-    image: str
-    target: str
-    registered: bool
-    fingerprint: str
-    net_name: str
-    dpu_subgraphs: int
+_BOARD = "{board}"  # Snakemake's wildcard: one rule for all boards
 
 
 @dataclass(frozen=True)
@@ -40,29 +26,13 @@ class SnakeRule:
 
 
 @dataclass(frozen=True)
-class SnakefileContext(HeaderContext):
-    """What the Snakefile is rendered from; goals are the outputs that need no compiler, compiled those that do."""
+class SnakefileContext:
+    """What the Snakefile is rendered from; goals are the outputs that need no compiler, compiled those of a board."""
 
-    project: str
+    boards: tuple[str, ...]
     rules: tuple[SnakeRule, ...]
     goals: tuple[str, ...]
     compiled: tuple[str, ...]
-
-
-def make_compile_context(project: Project, target: BoardTarget, release: Release) -> CompileContext:
-    """Return the context of one board's compile.sh."""
-    return CompileContext(
-        **asdict(make_header_context(project)),
-        project=project.project,
-        board=target.board,
-        release=target.release,
-        image=find_image(release),
-        target=target.target,
-        registered="target" in target.arch_json,
-        fingerprint=target.fingerprint_text or "unknown",
-        net_name=project.target.net_name,
-        dpu_subgraphs=project.target.dpu_subgraphs,
-    )
 
 
 def find_image(release: Release) -> str:
@@ -72,31 +42,29 @@ def find_image(release: Release) -> str:
 
 
 def make_snakefile_context(project: Project, targets: Sequence[BoardTarget]) -> SnakefileContext:
-    """Return the context of the Snakefile: one rule per generated script that a stage runs."""
-    boards = [target.board for target in targets]
-    stages = [stage for stage in plan_stages(project, "", boards) if stage.runner != "dpuforge"]
-    rules = tuple(_make_rule(stage, project) for stage in stages)
-    is_compiled = {rule.output: bool(stage.tools) for stage, rule in zip(stages, rules, strict=True)}
+    """Return the context of the Snakefile: one rule per generated script that a stage runs, whatever the boards."""
+    stages = [stage for stage in plan_stages(project, "", (_BOARD,)) if stage.runner != "dpuforge"]
+    rules = {stage.key: _make_rule(stage, project) for stage in stages}
     return SnakefileContext(
-        **asdict(make_header_context(project)),
-        project=project.project,
-        rules=rules,
-        goals=tuple(output for output, compiled in is_compiled.items() if not compiled),
-        compiled=tuple(output for output, compiled in is_compiled.items() if compiled),
+        boards=tuple(target.board for target in targets),
+        rules=tuple(rules.values()),
+        goals=tuple(rules[stage.key].output for stage in stages if not stage.board),
+        compiled=tuple(rules[stage.key].output for stage in stages if stage.board),
     )
 
 
 def _make_rule(stage: PlannedStage, project: Project) -> SnakeRule:
     program = {"python": "{PYTHON}", "bash": "bash"}[stage.runner]
+    words = " ".join(stage.argv).replace(_BOARD, "{wildcards.board}")
     return SnakeRule(
-        name=stage.key.replace("/", "_").replace("-", "_").lower(),
+        name=stage.name,
         scripts=stage.scripts,
         needs=tuple(f"{name}/result.json" for name in stage.needs),
         folders=tuple(_existing_only(stage, project)),
         output=f"{stage.key}/{project.target.net_name}.xmodel"
         if stage.runner == "bash"
         else f"{stage.key}/result.json",
-        command=f"{program} {{HERE}}/{' '.join(stage.argv)} --root {{ROOT}} --build {{BUILD}}",
+        command=f"{program} {{HERE}}/{words} --root {{ROOT}} --build {{BUILD}}",
     )
 
 

@@ -16,8 +16,8 @@ def make_plan(project: Project, targets: Sequence[BoardTarget], release: Release
     """Return all that a project leads to on these boards under its release; nothing is touched."""
     digest = hash_sources(project)
     return Plan(
-        project=project.project,
-        spec_path=project.spec.path,
+        project=project,
+        command=f"dpuforge generate {project.spec.path}",
         spec_sha256=digest,
         files=plan_files(project, targets, release),
         stages=plan_stages(project, digest, [target.board for target in targets]),

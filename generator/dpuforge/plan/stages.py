@@ -10,6 +10,15 @@ from dpuforge.records.plan import PlannedStage
 from dpuforge.records.project import Project
 
 NETWORK_SCRIPTS = ("model.py", "preprocess.py", "splits.py", "results.py")
+# compile.sh ends with the folder that is copied to the board.
+BUNDLE_PARTS = (
+    "bundle.py",
+    "results.py",
+    "deploy/app.py",
+    "deploy/preprocess.py",
+    "deploy/preprocess.hpp",
+    "deploy/{net}.prototxt",
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,9 @@ STAGES = (
     StageRow("preflight", "read the xmodel back, run it on integers, check it against each board's DPU", "dpuforge",
              ("dpuforge.preflight", "--spec", "{spec}", "--sha256", "{sha256}"),
              ("prepare", "train", "calibrate", "deploy"), ()),
-    StageRow("compile", "compile for the board with AMD's vai_c_xir", "bash", ("boards/{board}/compile.sh",),
-             ("deploy",), ("boards/{board}/arch.json",), ("vai_c_xir",), per_board=True),
+    StageRow("compile", "compile for the board with AMD's vai_c_xir", "bash", ("compile.sh", "{board}"),
+             ("deploy",), (*BUNDLE_PARTS, "boards/{board}/arch.json", "boards/{board}/board.env"), ("vai_c_xir",),
+             per_board=True),
 )
 # fmt: on
 
@@ -58,13 +68,14 @@ def plan_stages(project: Project, sha256: str, boards: Sequence[str]) -> tuple[P
 
 def _plan_row(row: StageRow, project: Project, sha256: str, boards: Sequence[str]) -> Iterator[PlannedStage]:
     for board in boards if row.per_board else ("",):
-        argv = tuple(word.format(board=board, spec=project.spec.path, sha256=sha256) for word in row.argv)
+        names = {"board": board, "net": project.target.net_name, "spec": project.spec.path, "sha256": sha256}
+        argv = tuple(word.format(**names) for word in row.argv)
         own = argv[:1] if row.runner != "dpuforge" else ()
         yield PlannedStage(
             name=row.name,
             runner=row.runner,
             argv=argv,
-            scripts=(*own, *(name.format(board=board) for name in row.shared_scripts)),
+            scripts=(*own, *(name.format(**names) for name in row.shared_scripts)),
             needs=row.needs,
             board=board,
             tools=row.tools,

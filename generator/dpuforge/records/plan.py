@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dpuforge.records.project import Project
+
 SCHEMA_VERSION = 1
 
 
@@ -12,7 +14,8 @@ SCHEMA_VERSION = 1
 class PlannedFile:
     """One file of generated/<project>/: a template with its context, or a document written as JSON.
 
-    path and template are relative, with forward slashes; exactly one of template and document is set.
+    path and template are relative, with forward slashes; exactly one of template and document is set. The template
+    sees the project, the command that makes it anew, and the fields of the context (a dataclass, or None).
     """
 
     path: str
@@ -52,10 +55,10 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that one spec leads to."""
+    """Everything that one spec leads to; command makes the files anew."""
 
-    project: str
-    spec_path: str
+    project: Project
+    command: str
     spec_sha256: str
     files: tuple[PlannedFile, ...]
     stages: tuple[PlannedStage, ...]

@@ -1,9 +1,10 @@
-"""The one place where the Jinja2 environment and its three value filters are built."""
+"""The one place where the Jinja2 environment and its value filters are built."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import jinja2
 import jinja2.bccache
 
+from dpuforge.errors import FormatError
 from dpuforge.paths import find_shipped
 
 _LINE_LENGTH = 100
@@ -66,6 +68,17 @@ def format_json(value: Any, indent: int | None = 2) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
 
 
+def format_env_value(value: Any) -> str:
+    """Return value as a line of data ends: 'value', which bash and Python cut out without evaluating anything.
+
+    Raises FormatError where it holds the quote, or anything but printable ASCII.
+    """
+    text = str(value)
+    if not re.fullmatch(r"[ -&(-~]*", text):
+        raise FormatError(f"{text!r} cannot stand in a board.env", "it takes printable ASCII without the quote '")
+    return f"'{text}'"
+
+
 class _CompiledTemplates(jinja2.FileSystemBytecodeCache):
     """Keeps compiled templates in the user's temporary folder, by their content; halves the time of rendering."""
 
@@ -96,4 +109,5 @@ def make_environment(folder: Path | None = None) -> jinja2.Environment:
     environment.filters["py_literal"] = format_py_literal
     environment.filters["sh_quote"] = format_sh_quote
     environment.filters["to_json"] = format_json
+    environment.filters["env_value"] = format_env_value
     return environment

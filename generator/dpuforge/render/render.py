@@ -32,16 +32,18 @@ def render_plan(plan: Plan, environment: jinja2.Environment | None = None) -> tu
     Nothing is written. Raises TemplateError where a file does not parse; then no file may be written.
     """
     environment = environment or make_environment()
-    rendered = [_render_file(planned, environment) for planned in plan.files]
+    rendered = [_render_file(planned, plan, environment) for planned in plan.files]
     rendered.append(_make_manifest(plan, rendered, environment))
     _parse_shell([file for file in rendered if file.path.endswith(".sh")])
     return tuple(sorted(rendered, key=lambda file: file.path))
 
 
-def _render_file(planned: PlannedFile, environment: jinja2.Environment) -> RenderedFile:
+def _render_file(planned: PlannedFile, plan: Plan, environment: jinja2.Environment) -> RenderedFile:
     if planned.template:
-        context = {item.name: getattr(planned.context, item.name) for item in fields(planned.context)}
-        text = tidy_text(environment.get_template(planned.template).render(context))
+        derived = fields(planned.context) if planned.context is not None else ()
+        context = {item.name: getattr(planned.context, item.name) for item in derived}
+        template = environment.get_template(planned.template)
+        text = tidy_text(template.render(project=plan.project, command=plan.command, **context))
     else:
         text = format_json(planned.document) + "\n"
     parse_text(planned.path, text)
@@ -94,8 +96,8 @@ def _make_manifest(plan: Plan, rendered: list[RenderedFile], environment: jinja2
     templates = sorted({planned.template for planned in plan.files if planned.template})
     document = {
         "schema_version": SCHEMA_VERSION,
-        "project": plan.project,
-        "spec": {"path": plan.spec_path, "sha256": plan.spec_sha256},
+        "project": plan.project.project,
+        "spec": {"path": plan.project.spec.path, "sha256": plan.spec_sha256},
         "templates": {name: hash_text(_template_source(environment, name)) for name in templates},
         "files": {file.path: hash_text(file.text) for file in sorted(rendered, key=lambda file: file.path)},
     }

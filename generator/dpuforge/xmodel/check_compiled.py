@@ -13,7 +13,7 @@ def check_compiled(summary: CompiledSummary, board: BoardTarget, dpu_subgraphs: 
     A fingerprint that no source gives for the board is not compared; the number of subgraphs always is.
     """
     if not summary.dpu_subgraphs:
-        return ("the xmodel has no DPU subgraph: it is not compiled; run compile.sh in AMD's container",)
+        return ("the xmodel has no DPU subgraph: it is not compiled; run compile.sh BOARD in AMD's container",)
     return (*_wrong_fingerprints(summary, board), *_wrong_subgraphs(summary, dpu_subgraphs))
 
 
@@ -21,7 +21,7 @@ def _wrong_fingerprints(summary: CompiledSummary, board: BoardTarget) -> tuple[s
     known = board.fingerprint is not None
     others = [text for text in summary.fingerprints if known and text != board.fingerprint_text]
     carried = f"{board.board} under Vitis AI {board.release} carries {board.fingerprint_text} ({board.target})"
-    remedy = "use the arch.json beside compile.sh, or correct dpu or fingerprint in the spec"
+    remedy = "use the board's arch.json, as compile.sh does, or correct dpu or fingerprint in the spec"
     return tuple(
         f"the xmodel is compiled for fingerprint {text} ({_name(text)}), but {carried}: {remedy}"
         " (`xdputil query` shows the board's)"
