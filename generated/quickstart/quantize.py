@@ -101,7 +101,7 @@ def watching_quantizer(stage):
     finally:
         text = tee.close()
         warnings = ["{}: {}".format(*found) for found in WARNING_LINE.findall(text)]
-        stage.metrics["warnings"] = sorted(set(warnings))
+        stage.metrics["warnings"] = sorted({*warnings, *stage.metrics.get("warnings", [])})
     errors = ["{}: {}".format(*found) for found in ERROR_LINE.findall(text)]
     if errors:
         raise Failure("the quantizer says " + "; ".join(dict.fromkeys(errors)))
@@ -249,31 +249,45 @@ def test(stage, arguments):
 
 
 def deploy(stage, arguments):
-    """Export the quantised network; one forward pass with one image comes first."""
+    """Export the quantised network; one forward pass with one image comes first.
+
+    Each export stands alone: one that cannot be made is noted. Only a failed xmodel leaves nothing to compile.
+    """
     for stale in stage.folder.glob(NET_NAME + "_int.*"):
         stale.unlink()
     device = torch.device("cpu")
     sample = choose_images(arguments.root, 1)[0][0].unsqueeze(0)
-    exported, lacking = [], []
     with watching_quantizer(stage):
         quantizer = load_quantized(stage, arguments, sample, device)
         with torch.no_grad():
             quantizer.quant_model(sample)
-        for suffix, method in EXPORTS.items():
-            if suffix == ".xmodel" and TARGET_DEVICE != "DPU":
-                lacking.append("xmodel: only written for target_device DPU")
-                continue
-            try:
+    exported, lacking, broken = [], {}, False
+    for suffix, method in EXPORTS.items():
+        if suffix == ".xmodel" and TARGET_DEVICE != "DPU":
+            lacking[suffix] = "only written for target_device DPU (quantization.target_device)"
+            continue
+        try:
+            with watching_quantizer(stage):
                 exported.append(export(quantizer, method, suffix, stage.folder))
-            except NotImplementedError as error:
-                lacking.append(f"{suffix[1:]}: {error}")
-    for text in lacking:
-        print("not exported: " + text)
+        except Exception as error:  # whatever stopped the quantizer, the other exports do not depend on it
+            lacking[suffix] = describe_refusal(suffix, error)
+            broken |= suffix == ".xmodel" and not isinstance(error, NotImplementedError)
+    for suffix, text in lacking.items():
+        print(f"not exported: {suffix[1:]}: {text}")
     stage.metrics["exports"] = [path.name for path in exported]
-    stage.metrics["not_exported"] = lacking
+    stage.metrics["not_exported"] = [f"{suffix[1:]}: {text}" for suffix, text in lacking.items()]
     stage.outputs += exported
-    if not exported:
-        raise Failure("the installed quantizer exports nothing: " + "; ".join(lacking))
+    if not exported or broken:
+        raise Failure("not exported: " + "; ".join(stage.metrics["not_exported"]))
+
+
+def describe_refusal(suffix, error):
+    """Return why an export could not be made, on one line, with the spec's key where one helps."""
+    lines = [line.strip() for line in (str(error) or type(error).__name__).splitlines()]
+    text = " ".join(line for line in lines if line)
+    if suffix == ".onnx" and "opset" in text:
+        text += " (the spec's key is quantization.onnx_opset_version)"
+    return text
 
 
 def export(quantizer, method, suffix, folder):

@@ -101,13 +101,29 @@ def _frame_rate(estimate: Estimate) -> float:
     return (estimate.fps_multi or (0.0, 0.0, 0.0))[1]
 
 
+def _refuse_stops(operators: Iterable[Operator]) -> None:
+    """Raise StageError where preflight could not run an operator: what no DPU takes must run on the CPU."""
+    stops = [
+        f"  {operator.module or operator.name} ({operator.source}): {operator.stop}"
+        for operator in operators
+        if operator.stop
+    ]
+    if stops:
+        raise StageError(
+            "before training: operators that neither the DPU nor the CPU could run\n" + "\n".join(stops),
+            "replace the operators named above, or end the network before them; docs/operators.md lists what runs",
+        )
+
+
 def check_before_training(job: Job) -> tuple[str, ...]:
     """Predict the partition before hours of training; return one line per board.
 
-    Raises StageError where a board's predicted number of DPU subgraphs is not what the spec demands.
+    Raises StageError where an operator could run nowhere, or a board's predicted number of DPU subgraphs is not what
+    the spec demands.
     """
     wanted = job.project.target.dpu_subgraphs
     operators = capture_project(job.project, job.root)
+    _refuse_stops(operators)
     lines, wrong = [], []
     for estimate in sort_fastest(estimate_boards(job.catalogue, operators, job.targets)):
         board, count = estimate.board, estimate.partition.dpu_subgraphs
@@ -162,7 +178,7 @@ def newest_release(catalogue: Catalogue, board: str) -> str:
 
 
 def capture_project(project: Project, root: Path) -> tuple[Operator, ...]:
-    """Return the operators of a project's network for one image; no weights are made and none are loaded.
+    """Return the operators of the xmodel that a project's network will become; no weights are made and none are loaded.
 
     Raises MissingToolError without torch, UsageError where the backbone cannot be built.
     """
@@ -171,7 +187,19 @@ def capture_project(project: Project, root: Path) -> tuple[Operator, ...]:
     except ImportError as error:
         raise MissingToolError(f"{error.name} cannot be imported", _RUN_EXTRA) from error
     build = _find_builder(project.model.backbone, project.classes.count, root)
-    return capture_operators(build, project.model.input.height, project.model.input.width)
+    return capture_operators(build, project.model.input.height, project.model.input.width, _rewrites(project))
+
+
+def _rewrites(project: Project) -> Any:
+    """Return what the quantizer will rewrite in the network, as the spec's configuration has it."""
+    from dpuforge.emulator.prepare.passes import PrepareOptions
+
+    given = project.quantization
+    return PrepareOptions(
+        equalisation=given.include_cle,
+        relu6_to_relu=given.convert_relu6_to_relu,
+        silu_to_hswish=given.convert_silu_to_hswish,
+    )
 
 
 def _find_builder(backbone: str, classes: int, root: Path) -> Callable[[], Any]:

@@ -84,8 +84,9 @@ def _run_on_integers(graph: Graph, folder: Path) -> dict[str, int]:
     if found.different:
         names = f"{len(found.different)} tensors: {', '.join(found.different[:5])}"
         raise StageError(f"the xmodel, run on integers, differs from the quantised network in {names}")
-    print(f"integer run: {found.tensors} tensors, {found.values} values, all equal to the quantised network's")
-    return {"tensors": found.tensors, "values": found.values}
+    rounded = f"; {found.rounded} of CPU operators rounded the other way at a border" if found.rounded else ""
+    print(f"integer run: {found.tensors} tensors, {found.values} values, all equal to the quantised network's{rounded}")
+    return {"tensors": found.tensors, "values": found.values, "rounded": found.rounded}
 
 
 def _describe(estimate: Estimate) -> dict[str, Any]:

@@ -136,6 +136,36 @@ def test_an_export_that_is_not_there_yet_is_named(trained: Path) -> None:
     assert not (trained / "build/shapes/deploy/shapes_net_int.xmodel").exists()
 
 
+@pytest.mark.parametrize(
+    ("manner", "words"),
+    [
+        (
+            "onnx_opset",
+            "got 13 help: pass opset_version=17 or more (the spec's key is quantization.onnx_opset_version)",
+        ),
+        ("export_onnx", "onnx: the quantizer says QUANTIZER_TORCH_EXPORT_ONNX: onnx export failed"),
+    ],
+)
+def test_one_export_that_fails_takes_no_other_down(trained: Path, manner: str, words: str) -> None:
+    """The xmodel is written where ONNX cannot be, whether the quantizer raises or only logs; the reason is kept."""
+    set_up(trained)
+    assert quantize(trained, "calib").status == 0
+    ran = quantize(trained, "deploy", manner)
+    result = shapes.read_result(trained, "deploy")
+    assert (ran.status, result["status"]) == (0, "done"), ran.output
+    assert result["metrics"]["exports"] == ["shapes_net_int.xmodel"]
+    assert any(words in text for text in result["metrics"]["not_exported"])
+
+
+def test_a_failed_xmodel_fails_the_stage_with_the_others_written(trained: Path) -> None:
+    """Without the xmodel nothing can be compiled: the stage fails, and the ONNX file is there."""
+    set_up(trained)
+    assert quantize(trained, "calib").status == 0
+    ran = quantize(trained, "deploy", "silent_export")
+    assert ran.status == 3
+    assert (trained / "build/shapes/deploy/shapes_net_int.onnx").read_text() == "onnx"
+
+
 @pytest.mark.parametrize("mode", ["test", "deploy"])
 def test_a_change_between_the_modes_is_refused(trained: Path, mode: str) -> None:
     """test and deploy refuse a calibration made with another int8_config.json."""

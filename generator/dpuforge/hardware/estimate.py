@@ -62,6 +62,7 @@ class Estimate:
                     "reason": placement.reason,
                     "help": placement.remedy,
                     "source": placement.operator.source,
+                    "stop": placement.operator.stop,
                 }
                 for placement in self.partition.cpu
             ],

@@ -68,6 +68,8 @@ def partition_operators(operators: Iterable[Operator], target: Target) -> Partit
 def _place(operator: Operator, target: Target, devices: dict[str, str]) -> Placement:
     if operator.kind is OpKind.INPUT:
         return Placement(operator, "user")
+    if operator.stop:
+        return Placement(operator, "cpu", f"cannot be run: {operator.stop}", "replace it, or end the network before it")
     refusal = find_refusal(operator, target)
     if refusal is not None:
         return Placement(operator, "cpu", refusal.reason, refusal.remedy)

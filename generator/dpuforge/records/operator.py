@@ -56,7 +56,8 @@ class Operator:
     """One operator with NHWC shapes; kernel, stride, dilation are (height, width), pad is (top, bottom, left, right).
 
     nonlinear names a fused activation ("relu", "relu_six", "leaky_relu", "hsigmoid", "hswish"); constant says that one
-    operand is a constant; label is the framework's own name of the type; merged lists the operators fused into this.
+    operand is a constant; label is the framework's own name of the type; merged lists the operators fused into this;
+    stop says why neither a DPU nor a CPU could run it.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Operator:
     source: str = ""
     attributes: Mapping[str, object] = field(default_factory=dict)
     merged: tuple[str, ...] = ()
+    stop: str = ""
 
     @property
     def in_channels(self) -> int:

@@ -12,6 +12,7 @@ from dpuforge.xmodel.nouns import (
     ArgumentDefinition,
     Attribute,
     AttributeDefinition,
+    Attributes,
     DataType,
     Graph,
     Kind,
@@ -24,7 +25,7 @@ from dpuforge.xmodel.read import check_graph
 REPEATED = 2
 
 
-def assemble_graph(name: str, ops: Iterable[Op]) -> Graph:
+def assemble_graph(name: str, ops: Iterable[Op], attrs: Attributes | None = None) -> Graph:
     """Return a Graph of `ops` with the root subgraph that lists them and the definitions of every op type.
 
     Raises FormatError where names repeat, an input does not exist or ops wait for each other.
@@ -36,6 +37,7 @@ def assemble_graph(name: str, ops: Iterable[Op]) -> Graph:
         name=name,
         ops=ops,
         root=SubGraph("root", tuple(op.name for op in ops)),
+        attrs=attrs or {},
         definitions=known_definitions() + tuple(_custom_definition(kind, inputs[kind]) for kind in custom),
     )
     check_graph(graph)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dpuforge.records.operator import Operator, OpKind
@@ -21,6 +22,19 @@ _NONLINEAR = {
 
 def neutral_operators(graph: Graph) -> tuple[Operator, ...]:
     """Return the operators of an xmodel in execution order; fix, constants and transport ops are left out."""
+    return translate(graph).operators
+
+
+@dataclass(frozen=True)
+class Translated:
+    """The operators of an xmodel, and for ops that are left out the operator whose value they carry."""
+
+    operators: tuple[Operator, ...]
+    alias: Mapping[str, str]
+
+
+def translate(graph: Graph) -> Translated:
+    """Return the operators of an xmodel, and which of them each other op stands for."""
     return _Translation(graph).run()
 
 
@@ -30,34 +44,49 @@ class _Translation:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._alias: dict[str, str] = {}
-        self._kinds: dict[str, OpKind] = {}
+        self._found: dict[str, Operator] = {}
         self._constants: set[str] = set()
 
-    def run(self) -> tuple[Operator, ...]:
+    def run(self) -> Translated:
         """Translate all ops."""
-        found = []
         for op in order_ops(self._graph):
             kind, role = _op_type(op).neutral, _op_type(op).role
-            inputs = tuple(self._alias.get(name, name) for name in op.inputs())
-            if role is Role.CONSTANT or (role is Role.TRANSPORT and inputs and inputs[0] in self._constants):
+            inputs = tuple(self._alias.get(name, name) for name in op.all_inputs)
+            moved = role is Role.TRANSPORT or _changes_layout(op)
+            if role is Role.CONSTANT or (inputs and all(name in self._constants for name in inputs)):
                 self._constants.add(op.name)
-            elif self._only_scales(op, kind, inputs) or (role is Role.TRANSPORT and inputs):
+            elif self._only_scales(kind, inputs) or (moved and inputs):
                 self._alias[op.name] = next(name for name in inputs if name not in self._constants)
             else:
-                self._kinds[op.name] = kind
-                found.append(self._operator(op, kind, inputs))
-        return tuple(found)
+                self._found[op.name] = self._hard_swish(op, kind, inputs) or self._operator(op, kind)
+        return Translated(tuple(self._found.values()), self._alias)
 
-    def _only_scales(self, op: Op, kind: OpKind, inputs: tuple[str, ...]) -> bool:
+    def _only_scales(self, kind: OpKind, inputs: tuple[str, ...]) -> bool:
         """A constant factor behind an average pool or a hard sigmoid is part of it (the divisor's approximation)."""
         sources = [name for name in inputs if name not in self._constants]
         if kind is not OpKind.MUL or len(sources) != 1 or len(inputs) != 2:
             return False
-        return self._kinds.get(sources[0]) in (OpKind.AVERAGE_POOL, OpKind.HARD_SIGMOID)
+        return self._found[sources[0]].kind in (OpKind.AVERAGE_POOL, OpKind.HARD_SIGMOID)
 
-    def _operator(self, op: Op, kind: OpKind, inputs: tuple[str, ...]) -> Operator:
-        sources = tuple(name for name in inputs if name not in self._constants)
-        shapes = tuple(self._graph.by_name[name].dims for name in sources)
+    def _hard_swish(self, op: Op, kind: OpKind, inputs: tuple[str, ...]) -> Operator | None:
+        """x times its own hard sigmoid is a hard swish: the compiler has one operator for it."""
+        if kind is not OpKind.MUL or len(inputs) != 2:
+            return None
+        for gate, source in (inputs, inputs[::-1]):
+            inner = self._found.get(gate)
+            gates = inner is not None and inner.kind is OpKind.HARD_SIGMOID and inner.inputs == (source,)
+            if inner is not None and gates and len(self._graph.consumers[gate]) == 1:
+                del self._found[gate]
+                self._alias[gate] = op.name
+                return replace(inner, name=op.name, kind=OpKind.HARD_SWISH, label="hard-swish")
+        return None
+
+    def _operator(self, op: Op, kind: OpKind) -> Operator:
+        direct = [name for name in op.all_inputs if self._alias.get(name, name) not in self._constants]
+        sources = tuple(self._alias.get(name, name) for name in direct)
+        shapes = tuple(self._graph.by_name[name].dims for name in direct)
+        if kind is OpKind.DENSE and len(sources) > 1:
+            kind = OpKind.OTHER  # a product of two activations
         attributes = {name: attribute.value for name, attribute in op.attrs.items()}
         window = _window(attributes) if kind in _WINDOWED else {}
         kernel = window.get("kernel", (1, 1))
@@ -69,7 +98,7 @@ class _Translation:
             out_shape=op.dims,
             groups=int(attributes.get("group", 1)) if kind in (OpKind.CONV, OpKind.TRANSPOSED) else 1,
             nonlinear=_NONLINEAR.get(str(attributes.get("nonlinear", "NONE")), ""),
-            constant=kind in (OpKind.ADD, OpKind.MUL) and len(sources) == 1 < len(inputs),
+            constant=kind in (OpKind.ADD, OpKind.MUL) and len(sources) == 1 < len(op.all_inputs),
             is_global=bool(shapes) and len(shapes[0]) == 4 and kind in _POOLS and kernel == shapes[0][1:3],
             label=op.type,
             module=_module(op.name),
@@ -80,6 +109,13 @@ class _Translation:
 
 _POOLS = (OpKind.MAX_POOL, OpKind.AVERAGE_POOL)
 _WINDOWED = (*_POOLS, OpKind.CONV, OpKind.DEPTHWISE, OpKind.TRANSPOSED, OpKind.DEPTHWISE_TRANSPOSED)
+
+
+def _changes_layout(op: Op) -> bool:
+    """Tell a transpose that the quantizer put around an op which wants PyTorch's layout: no operator of the network."""
+    order = op.attrs["order"].value if op.type == "transpose" and "order" in op.attrs else ()
+    put = "_sink_transpose_" in op.name or "_swim_transpose_" in op.name
+    return put and order in ((0, 3, 1, 2), (0, 2, 3, 1), (0, 2, 1))
 
 
 def _op_type(op: Op) -> OpType:
@@ -105,6 +141,9 @@ def _kept(kind: OpKind, attributes: Mapping[str, Any]) -> dict[str, object]:
     if kind is OpKind.CONCAT:
         axis = attributes.get("axis", 3)
         return {"dim": 1 if axis in (3, -1) else axis}
+    if kind in (OpKind.TRANSPOSED, OpKind.DEPTHWISE_TRANSPOSED):
+        left, right, top, bottom = attributes.get("pad") or (0, 0, 0, 0)
+        return {"output_padding": (max(top - bottom, 0), max(left - right, 0))}
     if kind is OpKind.RESIZE:
         scale = attributes.get("scale") or ()
         return {

@@ -98,6 +98,8 @@ def first_fix_position(values: torch.Tensor, bits: int) -> float:
 
 def square_root(values: torch.Tensor) -> torch.Tensor:
     """Return the correctly rounded float32 square root (torch's vectorised one may be an ulp off)."""
+    if values.is_meta:
+        return torch.sqrt(values)
     roots = np.sqrt(values.detach().cpu().numpy())
     return torch.from_numpy(np.asarray(roots)).to(values.device)
 

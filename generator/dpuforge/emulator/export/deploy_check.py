@@ -47,6 +47,8 @@ def _held_value(held: Held, value: Any) -> Array:
         tensor = tensor.reshape(-1, *held.flattened).permute(0, 2, 3, 1)
     elif held.layout is Layout.NHWC:
         tensor = tensor.permute(0, 2, 3, 1)
+    elif held.layout is Layout.NWC:
+        tensor = tensor.permute(0, 2, 1)
     result: Array = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
     return result
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import prod
-from typing import Any
 
 import torch
 
+from dpuforge.emulator.export.lower_custom import lower_custom
 from dpuforge.emulator.export.xmodel_builder import (
     NHWC_AXIS,
     Builder,
-    ExportError,
     Held,
     Layout,
     flag,
@@ -21,7 +19,7 @@ from dpuforge.emulator.export.xmodel_builder import (
     text,
     with_pad,
 )
-from dpuforge.emulator.graph.kinds import Fact, Group, plain_name
+from dpuforge.emulator.graph.kinds import Fact, Group
 from dpuforge.emulator.graph.nodes import Node, Ref
 from dpuforge.xmodel.nouns import Attribute, Kind
 
@@ -32,21 +30,6 @@ def layout_axis(builder: Builder, node: Node, dim: int, ref: Ref, layout: Layout
     """Return where a PyTorch axis of `ref`'s value lies in a layout."""
     dim = dim % len(builder.operand(ref).dims)
     return NHWC_AXIS[dim] if layout is Layout.NHWC else dim
-
-
-def lower_custom(builder: Builder, node: Node) -> None:
-    """Lower to a custom op `aten::<name>` with shape and data type, in PyTorch's layout: a CPU op after compiling."""
-    if len(node.shapes) != 1 or not node.inputs:
-        raise ExportError(
-            f"{node.name} of kind {node.kind} has {len(node.shapes)} results and cannot be written to an xmodel",
-            "keep it out of the quantised network, or export to ONNX or TorchScript",
-        )
-    kind = node.kind if "::" in node.kind else f"aten::{plain_name(node.kind)}"
-    inputs = [builder.operand(ref, Layout.NATIVE).op for ref in node.inputs]
-    parameter = builder.quantised.quantised_parameter
-    more = [(role, (builder.parameter(key, parameter(key)),)) for role, key in node.parameters.items()]
-    attrs: Mapping[str, Any] = {"data_type": text("FLOAT32"), "shape": ints(*node.shape)}
-    builder.finish(node, builder.emit(node.name, kind, tuple(node.shape), attrs, inputs, more), Layout.NATIVE)
 
 
 def lower_concat(builder: Builder, node: Node) -> None:
@@ -132,16 +115,17 @@ def lower_resize(builder: Builder, node: Node) -> None:
 
 
 def lower_pad(builder: Builder, node: Node) -> None:
-    """Lower a padding with zeros before convolutions into their own pad, any other constant one to `pad`."""
+    """Lower a padding with zeros before convolutions into their own pad, other constant or reflecting ones to `pad`."""
     sides, value = [int(side) for side in node.attributes["pad"]], node.attributes.get("value") or 0
-    if node.attributes.get("mode", "constant") != "constant":
+    mode = node.attributes.get("mode", "constant")
+    if mode not in ("constant", "reflect"):
         lower_custom(builder, node)
         return
     source = builder.operand(node.inputs[0], Layout.NHWC)
     readers = builder.consumers[node.name]
     nodes = builder.graph.index
     joins = all(reader in nodes and Fact.TAKES_PAD in nodes[reader].traits.facts for reader in readers)
-    if joins and value == 0 and len(sides) <= 4 and len(node.shape) == 4 and min(sides) >= 0:
+    if joins and value == 0 and mode == "constant" and len(sides) <= 4 and len(node.shape) == 4 and min(sides) >= 0:
         left, right, top, bottom = (*sides, 0, 0)[:4]
         builder.alias(node, with_pad(source, (top, bottom, left, right)))
         return
@@ -150,7 +134,7 @@ def lower_pad(builder: Builder, node: Node) -> None:
     ordered = [native[axis] for axis in (0, 2, 3, 1)] if source.layout is Layout.NHWC else native
     attrs = {
         "paddings": ints(*(side for pair in ordered for side in pair)),
-        "mode": text("CONSTANT"),
+        "mode": text(mode.upper()),
         "constant_values": Attribute(Kind.FLOAT_VEC, (float(value),) * (2 * len(ordered))),
     }
     dims = image_dims(node.shape) if source.layout is Layout.NHWC else tuple(node.shape)

@@ -3,42 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dpuforge.emulator.export.lower_operators import lower_node
-from dpuforge.emulator.export.xmodel_builder import Builder, ExportError, Held, Quantised
+from dpuforge.emulator.export.xmodel_builder import Builder, ExportError, Held, Operand, Quantised
 from dpuforge.emulator.graph.nodes import Graph, Node
 from dpuforge.xmodel.definitions import assemble_graph
+from dpuforge.xmodel.integers.calls import CALLS, calls_attribute
 from dpuforge.xmodel.nouns import Graph as XmodelGraph
 from dpuforge.xmodel.nouns import Op
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """The xmodel, and what its ops hold, in the order of the network's nodes."""
+    """The xmodel, and what its ops hold, in the order of the network's nodes.
+
+    origins: the node that each op was made for, and the op's name before spelling; values: the op that holds a node's
+    value; refusals: why nodes have no place in an xmodel, where that was asked for.
+    """
 
     graph: XmodelGraph
     held: tuple[Held, ...]
+    origins: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
+    refusals: Mapping[str, ExportError] = field(default_factory=dict)
 
 
-def lower_graph(quantised: Quantised) -> Lowered:
+def lower_graph(quantised: Quantised, collect: bool = False) -> Lowered:
     """Return the xmodel of a quantised network captured with batch 1.
 
-    Raises ExportError where the batch is not 1 or an operator has no place in an xmodel.
+    Raises ExportError where the batch is not 1 or an operator has no place in an xmodel; with `collect` an op of no
+    known type stands for such an operator, and all refusals are returned.
     """
     if quantised.graph.batch != 1:
         message = f"Batch size must be 1 when exporting xmodel, got {quantised.graph.batch}"
         raise ExportError(message, "quantise in test mode with an input of batch 1 before export_xmodel")
     builder = Builder(quantised, quantised.fix, consumers=quantised.graph.consumers())
+    refusals: dict[str, ExportError] = {}
     for position, node in _last_in_first_out(quantised.graph, builder.consumers):
-        builder.position = position
-        lower_node(builder, node)
+        builder.position, builder.node = position, node.name
+        try:
+            lower_node(builder, node)
+        except ExportError as error:
+            if not collect:
+                raise
+            refusals[node.name] = error
+            _stand_for(builder, node)
     extras, parameters = (_by_position(groups)[::-1] for groups in (builder.extras, builder.parameters))
     sections = [*extras, builder.inputs, *parameters, builder.body]
     ops = _drop_unread(quantised.graph, builder, [op for section in sections for op in section])
     order = {node.name: position for position, node in enumerate(quantised.graph.nodes)}
     held = sorted(builder.held, key=lambda held: order[held.node])
-    return Lowered(assemble_graph(quantised.graph.name, ops), tuple(held))
+    calls = {op.name: builder.calls[op.name] for op in ops if op.name in builder.calls}
+    attrs = {CALLS: calls_attribute(calls)} if calls else {}
+    values = {node: operand.op for (node, index), operand in builder.operands.items() if not index}
+    graph = assemble_graph(quantised.graph.name, ops, attrs)
+    return Lowered(graph, tuple(held), builder.origins, values, refusals)
+
+
+def _stand_for(builder: Builder, node: Node) -> None:
+    """Put an op in the place of a node that cannot be lowered, so that its readers can."""
+    sources = [builder.operand(ref).op for ref in node.inputs]
+    for index, shape in enumerate(node.shapes):
+        op = builder.emit(f"{node.name}_{index}", f"refused::{node.kind}", tuple(shape), {}, sources)
+        builder.operands[node.name, index] = Operand(op, tuple(shape))
+        if len(node.shapes) == 1:
+            builder.operands[node.name, None] = Operand(op, tuple(shape))
 
 
 def _by_position(groups: list[tuple[int, list[Op]]]) -> list[list[Op]]:

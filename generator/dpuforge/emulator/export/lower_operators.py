@@ -9,10 +9,10 @@ import torch
 
 from dpuforge.emulator.arithmetic.fake_quantise import average_pool_coefficient
 from dpuforge.emulator.arithmetic.operations import HSIGMOID_FACTOR
+from dpuforge.emulator.export.lower_custom import lower_custom
 from dpuforge.emulator.export.lower_moves import (
     layout_axis,
     lower_concat,
-    lower_custom,
     lower_narrow,
     lower_pad,
     lower_permute,
@@ -25,7 +25,9 @@ from dpuforge.emulator.export.lower_moves import (
 from dpuforge.emulator.export.xmodel_builder import (
     Attributes,
     Builder,
+    Held,
     Layout,
+    Operand,
     flag,
     image_dims,
     integer,
@@ -150,6 +152,58 @@ def _scale(builder: Builder, node: Node) -> None:
 def follow(kind: str) -> Lowering:
     """Return the lowering to one op of one input that works in any layout."""
     return lambda builder, node: builder.follow(node, kind)
+
+
+def _conv1d(builder: Builder, node: Node) -> None:
+    """Lower to `conv1d` between transposes: XIR's has its channels last, [O, k, I / groups]."""
+    source, settings = builder.operand(node.inputs[0]), node.attributes
+    given = settings["padding"]
+    (kernel,), (dilation,) = settings["kernel"], settings["dilation"]
+    left = dilation * (kernel - 1) // 2 if given == "same" else given[0]
+    right = dilation * (kernel - 1) - left if given == "same" else given[0]
+    n, channels, length = source.dims
+    order = {"order": ints(0, 2, 1)}
+    last = builder.emit(f"{node.inputs[0].node}_swim_transpose_1", "transpose", (n, length, channels), order, source.op)
+    parameter = builder.quantised.quantised_parameter
+    keys = node.parameters
+    more = [("weights", (builder.parameter(keys["weight"], parameter(keys["weight"]).permute(0, 2, 1)),))]
+    if "bias" in keys:
+        more.append(("bias", (builder.parameter(keys["bias"], parameter(keys["bias"])),)))
+    attrs = {
+        **{name: ints(*settings[name]) for name in ("kernel", "stride", "dilation")},
+        "pad": ints(left, right),
+        "pad_mode": text("FLOOR"),
+        "group": integer(settings["groups"]),
+        "in_dim": integer(settings["in_channels"]),
+        "out_dim": integer(settings["out_channels"]),
+        "bias_term": flag("bias" in keys),
+    }
+    dims = (n, node.shape[2], node.shape[1])
+    builder.finish(node, builder.emit(node.name, "conv1d", dims, attrs, last, more), Layout.NWC)
+    made = builder.operands[node.name, None]
+    name = f"{node.name}_sink_transpose_1"
+    native = builder.emit(name, "transpose", tuple(node.shape), order, made.op)
+    builder.held.append(Held(name, native, node.name, Layout.NATIVE))
+    builder.alias(node, Operand(native, tuple(node.shape)))
+
+
+def _gelu(builder: Builder, node: Node) -> None:
+    """Lower to `gelu`, which says in the tool's spelling which approximation was asked for."""
+    builder.follow(node, "gelu", {"approximate": text(repr(str(node.attributes.get("approximate", "none"))))})
+
+
+def _prelu(builder: Builder, node: Node) -> None:
+    """Lower to `prelu` with one slope, or one per channel, which lies last."""
+    images = len(node.shape) == 4
+    source = builder.operand(node.inputs[0], Layout.NHWC if images else None)
+    key = node.parameters["weight"]
+    weight = builder.quantised.quantised_parameter(key)
+    if not images and weight.numel() > 1 and len(node.shape) != 2:
+        lower_custom(builder, node)
+        return
+    more = [("weight", (builder.parameter(key, weight),))]
+    attrs = {"num_parameters": integer(weight.numel())}
+    builder.finish(node, builder.emit(node.name, "prelu", source.dims, attrs, source.op, more), source.layout)
 
 
 def _leaky_relu(builder: Builder, node: Node) -> None:
@@ -280,7 +334,10 @@ LOWERINGS: Mapping[str, Lowering] = {
     ),
     "matmul": _dense,
     "scale": _scale,
-    **{kind: follow(kind) for kind in ("relu", "relu6", "sigmoid", "tanh", "gelu")},
+    **{kind: follow(kind) for kind in ("relu", "relu6", "sigmoid", "tanh")},
+    "gelu": _gelu,
+    "conv1d": _conv1d,
+    "prelu": _prelu,
     "leaky-relu": _leaky_relu,
     "clamp": _clamp,
     "hard-sigmoid": _hsigmoid,

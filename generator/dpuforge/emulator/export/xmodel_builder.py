@@ -15,6 +15,7 @@ import torch
 
 from dpuforge.emulator.graph.nodes import BatchSize, Graph, Node, Param, Ref
 from dpuforge.errors import UserError
+from dpuforge.xmodel.integers.calls import Call
 from dpuforge.xmodel.nouns import Argument, Attribute, Kind, Op, Tensor
 
 NHWC_AXIS = {0: 0, 1: 3, 2: 1, 3: 2}  # PyTorch axis -> axis of an image with channels last
@@ -51,10 +52,11 @@ class ExportError(UserError):
 
 
 class Layout(Enum):
-    """Order of an operand's axes: as in PyTorch, or an image with its channels last."""
+    """Order of an operand's axes: as in PyTorch, or an image, or a row, with its channels last."""
 
     NATIVE = "native"
     NHWC = "nhwc"
+    NWC = "nwc"
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class Builder:
     quantised: Quantised
     fix: FixPositions
     position: int = 0
+    node: str = ""
     extras: list[tuple[int, list[Op]]] = field(default_factory=list)
     inputs: list[Op] = field(default_factory=list)
     parameters: list[tuple[int, list[Op]]] = field(default_factory=list)
@@ -131,6 +134,8 @@ class Builder:
     held: list[Held] = field(default_factory=list)
     operands: dict[tuple[str, int | None], Operand] = field(default_factory=dict)
     consumers: Mapping[str, list[str]] = field(default_factory=dict)
+    calls: dict[str, Call] = field(default_factory=dict)
+    origins: dict[str, tuple[str, str]] = field(default_factory=dict)
     _transposed: dict[tuple[str, Layout], str] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
 
@@ -171,20 +176,25 @@ class Builder:
 
     def make(self, name: str, kind: str, dims: Dims, attrs: Attributes, args: Args = (), spelled: bool = True) -> Op:
         """Make an op with a name not used before."""
-        name = plain = spell(name) if spelled else name
+        given, name = name, spell(name) if spelled else name
+        plain = name
         count = 0
         while name in self._names:
             count += 1
             name = f"{plain}_{count}"
         self._names.add(name)
+        self.origins[name] = (self.node, given)
         arguments = tuple(Argument(arg, tuple(ops)) for arg, ops in args)
         return Op(name, kind, dict(attrs), arguments, Tensor(name, tuple(dims)))
 
     def make_const(self, name: str, data: torch.Tensor, spelled: bool = True) -> Op:
-        """Make a float32 constant."""
-        data = data.detach().to("cpu", torch.float32).contiguous() + 0.0  # the real tool's files hold no -0.0
+        """Make a float32 constant; one on the meta device has a shape and no data."""
+        content = b""
+        if not data.is_meta:
+            data = data.detach().to("cpu", torch.float32).contiguous() + 0.0  # the real tool's files hold no -0.0
+            content = data.numpy().astype("<f4").tobytes()
         attrs = {
-            "data": Attribute(Kind.BYTES, data.numpy().astype("<f4").tobytes()),
+            "data": Attribute(Kind.BYTES, content),
             "data_type": text("float32"),
             "shape": ints(*data.shape),
         }

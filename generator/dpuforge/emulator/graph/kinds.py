@@ -129,7 +129,7 @@ _DROPPED = Traits(Group.MOVE, Point.DROPPED, OpKind.IDENTITY)
 KINDS: dict[str, Traits] = {
     INPUT: Traits(Group.INPUT, Point.OWN, OpKind.INPUT, integer="input", xmodel="data", onnx="input"),
     # -- with weights ------------------------------------------------------------------------------------------------
-    "nndct_conv1d": _CONVOLUTION,
+    "nndct_conv1d": replace(_CONVOLUTION, xmodel="conv1d"),
     "nndct_conv2d": replace(_CONVOLUTION_2D, neutral=OpKind.CONV, xmodel="conv2d"),
     "nndct_depthwise_conv2d": replace(_CONVOLUTION_2D, neutral=OpKind.DEPTHWISE, xmodel="depthwise-conv2d"),
     "nndct_conv3d": replace(_CONVOLUTION, neutral=OpKind.CONV3D),
@@ -185,7 +185,7 @@ KINDS: dict[str, Traits] = {
         xmodel="leaky-relu",
         onnx="LeakyRelu",
     ),
-    "nndct_prelu": Traits(Group.ACTIVATION, Point.JOINS, OpKind.PRELU, onnx="PRelu"),
+    "nndct_prelu": Traits(Group.ACTIVATION, Point.JOINS, OpKind.PRELU, xmodel="prelu", onnx="PRelu"),
     "nndct_hsigmoid": Traits(
         Group.ACTIVATION,
         Point.OWN,

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from dpuforge.emulator.graph.capture import capture_shapes
-from dpuforge.emulator.graph.nodes import Graph, Node, Shape
-from dpuforge.records.operator import Operator, OpKind
-
-_POOLS = (OpKind.MAX_POOL, OpKind.AVERAGE_POOL)
-_KEPT = ("mode", "scale", "align_corners", "dim", "order", "output_padding", "negative_slope", "ceil_mode", "groups")
+from dpuforge.emulator.graph.nodes import Graph
+from dpuforge.records.operator import Operator
 
 
-def list_operators(graph: Graph) -> tuple[Operator, ...]:
-    """Return the operators of a captured graph in execution order; shapes NHWC, sizes (height, width)."""
-    return tuple(_operator(node, graph) for node in graph.nodes)
+def list_operators(graph: Graph, options: Any = None) -> tuple[Operator, ...]:
+    """Return the operators of the xmodel that a captured graph will become; shapes NHWC, sizes (height, width).
+
+    options: what the quantizer rewrites (PrepareOptions).
+    """
+    from dpuforge.emulator.export.foresee import foresee_operators  # the writer's room comes after this one
+
+    return foresee_operators(graph, options)
 
 
-def capture_operators(build: Callable[[], torch.nn.Module], height: int, width: int) -> tuple[Operator, ...]:
+def capture_operators(
+    build: Callable[[], torch.nn.Module], height: int, width: int, options: Any = None
+) -> tuple[Operator, ...]:
     """Build a network on the meta device (no weight is made) and return its operators for one RGB image."""
     with MetaParameters():
         network = build()
-    return list_operators(capture_shapes(network, (1, 3, height, width)))
+    return list_operators(capture_shapes(network, (1, 3, height, width)), options)
 
 
 class MetaParameters(TorchFunctionMode):
@@ -45,70 +49,6 @@ class MetaParameters(TorchFunctionMode):
 
 
 _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones})
-
-
-def _operator(node: Node, graph: Graph) -> Operator:
-    kind = node.traits.neutral
-    # A value that depends on no input (a position bias, a mask) has no node: it is a constant.
-    refs = [ref for ref in node.inputs if ref.node in graph.index]
-    operator = Operator(
-        name=node.name,
-        kind=kind,
-        inputs=tuple(ref.node for ref in refs),
-        in_shapes=tuple(_channels_last(graph[ref.node].shapes[ref.index or 0]) for ref in refs),
-        out_shape=_channels_last(node.shape),
-        groups=int(node.attributes.get("groups", 1)),
-        constant=len(refs) == 1 and kind in (OpKind.ADD, OpKind.MUL),
-        label=node.kind,
-        module=node.module_path,
-        source=node.source,
-        attributes={name: node.attributes[name] for name in _KEPT if name in node.attributes},
-    )
-    if kind in _POOLS:
-        return _pool(operator, node)
-    return replace(operator, **_geometry(node)) if "kernel" in node.attributes else operator
-
-
-def _geometry(node: Node) -> dict[str, Any]:
-    attributes = node.attributes
-    padding = attributes["padding"]
-    if padding == "same":
-        total = [d * (k - 1) for k, d in zip(attributes["kernel"], attributes["dilation"], strict=True)]
-        pad = (total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2)
-    else:
-        pad = (padding[0], padding[0], padding[-1], padding[-1])
-    names = [name for name in ("kernel", "stride", "dilation") if attributes.get(name) is not None]
-    if len(attributes["kernel"]) != 2:
-        return {}
-    return {"pad": pad, **{name: tuple(attributes[name]) for name in names}}
-
-
-def _pool(operator: Operator, node: Node) -> Operator:
-    """A mean over height and width, and an adaptive pool to 1 x 1, are global pools: the input is the kernel."""
-    attributes = node.attributes
-    if not operator.in_shapes or len(operator.in_shapes[0]) != 4:
-        return replace(operator, kind=OpKind.OTHER)
-    size = (operator.in_shapes[0][1], operator.in_shapes[0][2])
-    if "output_size" not in attributes and "kernel" not in attributes:  # a mean
-        dims = attributes.get("dim", node.call.args[1] if len(node.call.args) > 1 else node.call.kwargs.get("dim"))
-        whole = isinstance(dims, (tuple, list)) and sorted(int(d) % 4 for d in dims) == [2, 3]
-        if not whole:
-            return replace(operator, kind=OpKind.OTHER)
-        return replace(operator, kernel=size, stride=size, is_global=True)
-    if "output_size" in attributes:
-        if attributes["kernel"] is None:
-            return replace(operator, kind=OpKind.OTHER)
-        sizes: dict[str, Any] = {"kernel": tuple(attributes["kernel"]), "stride": tuple(attributes["stride"])}
-        return replace(operator, **sizes, is_global=tuple(attributes["kernel"]) == size)
-    geometry = _geometry(node)
-    if not geometry:
-        return replace(operator, kind=OpKind.OTHER)
-    return replace(operator, **geometry, is_global=geometry["kernel"] == size and not any(geometry["pad"]))
-
-
-def _channels_last(shape: Shape) -> Shape:
-    """NCHW -> NHWC, NCDHW -> NDHWC; other ranks as they are."""
-    return (shape[0], *shape[2:], shape[1]) if len(shape) in (4, 5) else tuple(shape)
 
 
 @dataclass(frozen=True)

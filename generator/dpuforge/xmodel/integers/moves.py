@@ -34,19 +34,20 @@ def run_reshape(machine: Machine, op: Op, inputs: Inputs) -> Value:
         told = [int(size) for size in inputs["shape"][0].real.flat]
         if len(told) != len(op.dims) or any(t not in (-1, d) for t, d in zip(told[1:], op.dims[1:], strict=True)):
             raise FormatError(f"op {op.name!r}: the shape input says {told}, the file declares {list(op.dims)}")
-    return x.with_data(x.data.reshape(x.data.shape[0], *op.dims[1:]))
+    images = x.data.size // max(1, prod(op.dims))
+    return x.with_data(x.data.reshape(images * op.dims[0], *op.dims[1:]) if op.dims else x.data.reshape(()))
 
 
 def run_transpose(machine: Machine, op: Op, inputs: Inputs) -> Value:
-    """Reorder the axes behind the batch."""
+    """Reorder the axes."""
     x, order = single(op, inputs), vector(op, "order")
-    if sorted(order) != list(range(x.data.ndim)) or order[0] != 0:
+    if sorted(order) != list(range(x.data.ndim)):
         raise FormatError(f"op {op.name!r}: order {list(order)} on a tensor of {list(x.data.shape)}")
     return x.with_data(x.data.transpose(order))
 
 
 def run_strided_slice(machine: Machine, op: Op, inputs: Inputs) -> Value:
-    """Take a part of each axis behind the batch; a shrink mask drops axes."""
+    """Take a part of each axis; a shrink mask drops axes."""
     x = single(op, inputs)
     begin, end, strides = (vector(op, key, x.data.ndim) for key in ("begin", "end", "strides"))
     if any(attribute(op, mask, "int", 0) for mask in ("ellipsis_mask", "new_axis_mask")):
@@ -57,25 +58,26 @@ def run_strided_slice(machine: Machine, op: Op, inputs: Inputs) -> Value:
         slice(None if masks[0] >> i & 1 else begin[i], None if masks[1] >> i & 1 else end[i], strides[i])
         for i in range(x.data.ndim)
     ]
-    parts[0] = slice(None)  # the batch, whatever its size
+    if op.dims[:1] == (1,) and not dropped & 1:
+        parts[0] = slice(None)  # the batch, whatever its size
     data = x.data[tuple(parts)]
     return x.with_data(data.squeeze(tuple(i for i in range(x.data.ndim) if dropped >> i & 1)))
 
 
+_PAD_MODES = {"CONSTANT": "constant", "REFLECT": "reflect", "SYMMETRIC": "symmetric"}
+
+
 def run_pad(machine: Machine, op: Op, inputs: Inputs) -> Value:
-    """Pad with one constant number: `paddings` holds a pair for each axis."""
-    x, sides = single(op, inputs), vector(op, "paddings", None, 0)
+    """Pad with one constant number or with what lies at the border: `paddings` holds a pair for each axis."""
+    x, sides, mode = single(op, inputs), vector(op, "paddings", None, 0), attribute(op, "mode", "string")
     numbers = set(vector(op, "constant_values")) if "constant_values" in op.attrs else {0.0}
-    if (
-        attribute(op, "mode", "string") != "CONSTANT"
-        or len(numbers) != 1
-        or len(sides) != 2 * x.data.ndim
-        or any(sides[:2])
-    ):
-        raise FormatError(f"op {op.name!r}: only padding with one constant outside the batch is known")
+    if mode not in _PAD_MODES or len(numbers) != 1 or len(sides) != 2 * x.data.ndim or any(sides[:2]):
+        raise FormatError(f"op {op.name!r}: only padding outside the batch, of mode {list(_PAD_MODES)}, is known")
     pairs = list(zip(sides[::2], sides[1::2], strict=True))
     if prod(size + sum(pair) for size, pair in zip(x.data.shape[1:], pairs[1:], strict=True)) > kernels.MAX_ELEMENTS:
         raise FormatError(f"op {op.name!r}: pads of {list(sides)}")
+    if mode != "CONSTANT":
+        return x.with_data(np.pad(x.data, pairs, mode=_PAD_MODES[mode]))  # type: ignore[call-overload]
     filled, number = align((x, exact_constant(np.array(numbers.pop(), np.float32))))
     data = np.pad(filled.data, pairs, constant_values=number.data.item())
     return Value(data, filled.fix_point, filled.divisor, max(filled.bound, number.bound), filled.exact)
@@ -94,14 +96,22 @@ def run_pixel_shuffle(machine: Machine, op: Op, inputs: Inputs) -> Value:
     return x.with_data(data.reshape(n, height // r, width // r, -1))
 
 
+def _scales(shape: tuple[int, ...], scale: tuple[float, ...], dims: tuple[int, ...]) -> bool:
+    """Tell whether a scale gives the declared size; torch cuts a broken number of pixels."""
+    exact = shape[1] * scale[1], shape[2] * scale[0]
+    return all(abs(size - wanted) < 1 for size, wanted in zip(exact, dims[1:3], strict=True))
+
+
 def run_resize(machine: Machine, op: Op, inputs: Inputs) -> Value:
     """Enlarge or shrink an image, nearest or bilinear."""
     x, mode = single(op, inputs), attribute(op, "mode", "string")
     data = four_dims(op, x)
     if len(op.dims) != 4 or prod(op.dims[1:]) > kernels.MAX_ELEMENTS:
         raise FormatError(f"op {op.name!r}: a resize to {list(op.dims)}")
-    scale = vector(op, "scale", 2)
-    if (round(data.shape[1] * scale[1]), round(data.shape[2] * scale[0])) != op.dims[1:3]:
+    scale = vector(op, "scale")
+    if len(scale) == 0 and inputs.get("size"):  # the size is an input, and the declared shape repeats it
+        scale = (op.dims[2] / data.shape[2], op.dims[1] / data.shape[1])
+    if len(scale) != 2 or not _scales(data.shape, scale, op.dims):
         raise FormatError(f"op {op.name!r}: scale {list(scale)} of {list(data.shape)} is not {list(op.dims)}")
     if mode == "NEAREST":
         return x.with_data(kernels.resize_nearest(data, op.dims[1], op.dims[2]))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dpuforge.errors import FormatError
+from dpuforge.xmodel.integers.calls import Call
 from dpuforge.xmodel.integers.fixed_point import Array, Value
 from dpuforge.xmodel.integers.kernels import Window, output_size
 from dpuforge.xmodel.nouns import Kind, Op
@@ -23,9 +24,10 @@ _SCALARS: dict[str, tuple[Kind, ...]] = {
 
 @dataclass
 class Machine:
-    """What the operators share during a run: whether torch convolves, and sums of |weights| already taken."""
+    """What the operators share during a run: whether torch convolves, the file's calls, sums of |weights| taken."""
 
     use_torch: bool = True
+    calls: Mapping[str, Call] = field(default_factory=dict)
     weight_sums: dict[str, int] = field(default_factory=dict)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from math import erf, prod, sqrt
+from math import lcm, prod
 
 import numpy as np
 
 from dpuforge.errors import FormatError
 from dpuforge.xmodel.integers import kernels
+from dpuforge.xmodel.integers.cpu_operators import CPU_OPERATORS, is_custom, run_custom
 from dpuforge.xmodel.integers.fixed_point import (
     Array,
     Value,
@@ -56,7 +57,7 @@ Operator = Callable[[Machine, Op, Inputs], Value]
 
 def run_op(machine: Machine, op: Op, inputs: Inputs) -> Value:
     """Compute one op and check the result against the shape that the file declares. Raises FormatError."""
-    operator = OPERATORS.get(op.type)
+    operator = OPERATORS.get(op.type, run_custom if is_custom(op) else None)
     if operator is None:
         raise FormatError(
             f"op {op.name!r} of type {op.type!r} cannot be run on the integers",
@@ -147,21 +148,64 @@ def _transposed(machine: Machine, op: Op, inputs: Inputs) -> Value:
     window, groups = window_of(op), attribute(op, "group", "int", 1)
     if window.kernel != weights.data.shape[1:3] or weights.data.shape[3] * groups != x.data.shape[-1]:
         raise FormatError(f"op {op.name!r}: weights of {list(weights.data.shape)} do not fit kernel or input")
-    spread = kernels.insert_zeros(four_dims(op, x), window.stride)
-    reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilation, strict=True)]
-    top, left = reach[0] - window.pad[0], reach[1] - window.pad[2]
-    bottom = op.dims[1] + reach[0] - spread.shape[1] - top  # the declared size fixes the rest (output padding)
-    right = op.dims[2] + reach[1] - spread.shape[2] - left
-    inner = Window(window.kernel, (1, 1), window.dilation, (top, bottom, left, right))
+    spread, inner = _spread(op, x)
     bound = _sums(machine, op, x, weights, (1, 2, 3))
     sums = kernels.convolve(spread, weights.data, inner, groups, bound, machine.use_torch)
     return _with_bias(sums, bound, x.fix_point + weights.fix_point, inputs)
 
 
-def _matmul(machine: Machine, op: Op, inputs: Inputs) -> Value:
+def _transposed_depthwise(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """As `_transposed`, every channel with its own kernels [multiplier, kh, kw, C]."""
+    x, weights = _operands(op, inputs)
+    if window_of(op).kernel != weights.data.shape[1:3] or weights.data.shape[3] != x.data.shape[-1]:
+        raise FormatError(f"op {op.name!r}: weights of {list(weights.data.shape)} do not fit kernel or input")
+    spread, inner = _spread(op, x)
+    bound = _sums(machine, op, x, weights, (1, 2))
+    sums = kernels.convolve_depthwise(spread, weights.data, inner, bound, machine.use_torch)
+    return _with_bias(sums, bound, x.fix_point + weights.fix_point, inputs)
+
+
+def _spread(op: Op, x: Value) -> tuple[Array, Window]:
+    """Return the input on the grid of the strides, and the window that correlates it; pads shrink the full result."""
+    window = window_of(op)
+    spread = kernels.insert_zeros(four_dims(op, x), window.stride)
+    reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilation, strict=True)]
+    top, left = reach[0] - window.pad[0], reach[1] - window.pad[2]
+    bottom = op.dims[1] + reach[0] - spread.shape[1] - top  # the declared size fixes the rest (output padding)
+    right = op.dims[2] + reach[1] - spread.shape[2] - left
+    return spread, Window(window.kernel, (1, 1), window.dilation, (top, bottom, left, right))
+
+
+def _rows(op: Op, inputs: Inputs) -> tuple[Value, Value]:
+    x, weights = single(op, inputs), single(op, inputs, "weights")
+    if not (x.exact and weights.exact) or x.divisor != 1 or x.data.ndim != 3 or weights.data.ndim != 3:
+        raise FormatError(f"op {op.name!r} wants fixed inputs of three dimensions")
+    return x, weights
+
+
+def _conv1d(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    """Correlate (N, W, C) with (O, k, C / groups): a convolution over an image of one row."""
+    x, weights = _rows(op, inputs)
+    (stride,), (left, right) = vector(op, "stride", 1, 1), vector(op, "pad", 2)
+    (dilation,) = vector(op, "dilation", 1, 1) if "dilation" in op.attrs else (1,)
+    groups, matrix = attribute(op, "group", "int", 1), weights.data[:, None]
+    if groups < 1 or matrix.shape[0] % groups or matrix.shape[3] * groups != x.data.shape[-1]:
+        raise FormatError(f"op {op.name!r}: weights of {list(weights.data.shape)} do not fit group or input")
+    window = Window((1, matrix.shape[2]), (1, stride), (1, dilation), (0, 0, left, right))
+    bound = _sums(machine, op, x, weights, (1, 2))
+    sums = kernels.convolve(x.data[:, None], matrix, window, groups, bound, machine.use_torch)[:, 0]
+    return _with_bias(sums, bound, x.fix_point + weights.fix_point, inputs)
+
+
+def _matrices(op: Op, inputs: Inputs) -> tuple[Value, Value]:
     x, weights = pair(op, inputs)
     if not (x.exact and weights.exact) or weights.data.ndim != 2 or attribute(op, "transpose_a", "bool"):
         raise FormatError(f"op {op.name!r}: only x @ w on fixed tensors is known")
+    return x, weights
+
+
+def _matmul(machine: Machine, op: Op, inputs: Inputs) -> Value:
+    x, weights = _matrices(op, inputs)
     matrix = weights.data.T if attribute(op, "transpose_b", "bool") else weights.data
     bound = _sums(machine, op, x, weights.with_data(matrix), (0,))
     sums = kernels.multiply_matrices(x.data, matrix, bound)
@@ -208,40 +252,6 @@ def _hard_sigmoid(machine: Machine, op: Op, inputs: Inputs) -> Value:
 
 def _hard_swish(machine: Machine, op: Op, inputs: Inputs) -> Value:
     return multiply(single(op, inputs), _hard_sigmoid(machine, op, inputs))
-
-
-def _elementwise(function: Callable[[Array], Array]) -> Operator:
-    """Make an operator of a function of one real number; an int8 input needs only 256 of them."""
-
-    def operator(machine: Machine, op: Op, inputs: Inputs) -> Value:
-        x = single(op, inputs)
-        if not x.exact or x.data.dtype != np.int8:
-            return real_value(function(x.real))
-        table = function(x.with_data(np.arange(-128, 128, dtype=np.int16)).real)
-        return real_value(table[x.data.astype(np.int16) + 128])
-
-    return operator
-
-
-def _sigmoid(x: Array) -> Array:
-    small = np.exp(-np.abs(x))  # never overflows
-    result: Array = np.where(x >= 0, 1 / (1 + small), small / (1 + small))
-    return result
-
-
-def _silu(x: Array) -> Array:
-    return x * _sigmoid(x)
-
-
-def _gelu(x: Array) -> Array:
-    result: Array = x * 0.5 * (1 + np.vectorize(erf, otypes=[np.float64])(x * sqrt(0.5)))
-    return result
-
-
-def _softmax(machine: Machine, op: Op, inputs: Inputs) -> Value:
-    x, axis = single(op, inputs).real, attribute(op, "axis", "int")
-    powers = np.exp(x - x.max(axis=axis, keepdims=True))
-    return real_value(powers / powers.sum(axis=axis, keepdims=True))
 
 
 def _add(machine: Machine, op: Op, inputs: Inputs) -> Value:
@@ -293,30 +303,47 @@ def _maxpool(machine: Machine, op: Op, inputs: Inputs) -> Value:
 
 
 def _avgpool(machine: Machine, op: Op, inputs: Inputs) -> Value:
-    """Return the sum of each window over kernel height x width, padding included; the division waits."""
+    """Return the mean of each window, the division left for later: by what each window counts, on one divisor."""
     x = single(op, inputs)
     image, window = _pool_window(op, x)
-    if any(window.pad) and not attribute(op, "count_include_pad", "bool", True):
-        raise FormatError(f"op {op.name!r}: average pools that leave out the padding are not known")
-    count = window.kernel[0] * window.kernel[1]
-    bound = x.bound * count
+    counts = _counts(op, image, window)
+    common = lcm(*map(int, np.unique(counts)))
+    bound = x.bound * window.kernel[0] * window.kernel[1] * common
     total = kernels.pool(image.astype(integer_dtype(bound)), window, np.add, 0)
-    return divide(Value(total, x.fix_point, x.divisor, bound), count)
+    total = total * (common // counts).astype(total.dtype)
+    return divide(Value(total, x.fix_point, x.divisor, bound), common)
 
 
-def _mean(machine: Machine, op: Op, inputs: Inputs) -> Value:
-    """Average the axes that the declared shape lacks: the file does not say which, the shape does."""
-    x = single(op, inputs)
-    shape, out = x.data.shape, op.dims
-    if len(out) == len(shape):
-        axes = tuple(axis for axis in range(1, len(shape)) if out[axis] == 1 != shape[axis])
+def _counts(op: Op, image: Array, window: Window) -> Array:
+    """Return how many elements each window averages: those on the image, with its padding unless that is left out.
+
+    What a window reaches beyond both (pad_mode CEIL) never counts.
+    """
+    left, right, top, bottom = (max(side, 0) for side in vector(op, "pad", 4))
+    whole = attribute(op, "global", "bool", False)
+    height, width = image.shape[1:3]
+    sizes = [size + window.pad[2 * i] + window.pad[2 * i + 1] for i, size in enumerate((height, width))]
+    counted = np.zeros((1, *sizes, 1), np.int64)
+    if whole or not attribute(op, "count_include_pad", "bool", True):
+        counted[:, window.pad[0] : window.pad[0] + height, window.pad[2] : window.pad[2] + width] = 1
     else:
-        axes = tuple(range(len(out), len(shape)))
-    count, keep = prod(shape[axis] for axis in axes), len(out) == len(shape)
-    if not x.exact:
-        return real_value(x.data.mean(axis=axes, keepdims=keep))
-    total = x.data.astype(integer_dtype(x.bound * count)).sum(axis=axes, keepdims=keep)
-    return divide(Value(total, x.fix_point, x.divisor, x.bound * count), count)
+        counted[:, : height + top + bottom, : width + left + right] = 1
+    return np.maximum(kernels.pool(counted, window._replace(pad=(0, 0, 0, 0)), np.add, 0), 1)
+
+
+WEIGHTED = frozenset({
+    "conv2d", "depthwise-conv2d", "transposed-conv2d", "transposed-depthwise-conv2d", "conv1d", "matmul",
+})  # fmt: skip
+
+
+def check_operands(op: Op, inputs: Inputs) -> None:
+    """Raise FormatError where a convolution or product of matrices could not read its operands."""
+    if op.type == "matmul":
+        _matrices(op, inputs)
+    elif op.type == "conv1d":
+        _rows(op, inputs)
+    else:
+        _operands(op, inputs)
 
 
 OPERATORS: dict[str, Operator] = {
@@ -325,18 +352,15 @@ OPERATORS: dict[str, Operator] = {
     "conv2d": _conv2d,
     "depthwise-conv2d": _depthwise,
     "transposed-conv2d": _transposed,
+    "transposed-depthwise-conv2d": _transposed_depthwise,
+    "conv1d": _conv1d,
     "matmul": _matmul,
     "relu": _relu,
     "relu6": _relu6,
     "leaky-relu": _leaky_relu,
     "hard-sigmoid": _hard_sigmoid,
     "hard-swish": _hard_swish,
-    "sigmoid": _elementwise(_sigmoid),
-    "tanh": _elementwise(np.tanh),
-    "gelu": _elementwise(_gelu),
-    "aten::silu": _elementwise(_silu),
     "hard-tanh": lambda machine, op, inputs: _clamp(single(op, inputs), -1, 1),
-    "softmax": _softmax,
     "add": _add,
     "sub": _sub,
     "mul": _mul,
@@ -350,6 +374,6 @@ OPERATORS: dict[str, Operator] = {
     "reshape": run_reshape,
     "transpose": run_transpose,
     "resize": run_resize,
-    "aten::mean": _mean,
     "strided_slice": run_strided_slice,
+    **CPU_OPERATORS,
 }

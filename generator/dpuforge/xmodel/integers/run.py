@@ -9,19 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpuforge.errors import FormatError, UsageError
-from dpuforge.xmodel.integers.fixed_point import Value, real_value
+from dpuforge.xmodel.integers.calls import read_calls
+from dpuforge.xmodel.integers.fixed_point import Value, align, real_value
 from dpuforge.xmodel.integers.operands import Machine
 from dpuforge.xmodel.integers.operators import run_op
 from dpuforge.xmodel.nouns import Graph, Op
 from dpuforge.xmodel.read import order_ops
 
 Images = NDArray[np.float32]
-Watch = Callable[[Op, Value], None]
+Watch = Callable[[Op, Value], Value | None]
 
 
 @dataclass(frozen=True)
 class Program:
-    """A graph made ready: constants computed once, the other ops in order, and after which op a value may go."""
+    """A graph made ready: constants computed once, the other ops in order, and after which op a value may go.
+
+    one_by_one: some op mixes the images of a batch, as far as the file tells: each image runs alone.
+    """
 
     source: Op
     steps: tuple[Op, ...]
@@ -29,6 +33,7 @@ class Program:
     outputs: tuple[str, ...]
     last_use: Mapping[str, str]
     machine: Machine
+    one_by_one: bool = False
 
 
 def run_xmodel(
@@ -60,7 +65,10 @@ def run_outputs(
     use_torch: bool = True,
     watch: Watch | None = None,
 ) -> dict[str, Images]:
-    """Execute as `run_xmodel` and return every output by name; `watch(op, value)` sees every tensor of every batch."""
+    """Execute as `run_xmodel` and return every output by name.
+
+    `watch(op, value)` sees every tensor of every batch; what it returns, if anything, is what readers of op get.
+    """
     program = prepare(graph, use_torch=use_torch)
     images = _check_images(program.source, x)
     if batch_size < 1:
@@ -86,7 +94,7 @@ def prepare(graph: Graph, *, use_torch: bool = True) -> Program:
         raise FormatError(message, "give the uncompiled xmodel that the quantiser wrote")
     if len(sources[0].dims) < 2 or sources[0].dims[0] != 1:
         raise FormatError(f"the input is declared as {list(sources[0].dims)}, the first dimension must be 1")
-    machine, constants, steps = Machine(use_torch), dict[str, Value](), []
+    machine, constants, steps = Machine(use_torch, read_calls(graph)), dict[str, Value](), []
     for op in order_ops(graph):
         if op.type == "data":
             continue
@@ -96,7 +104,8 @@ def prepare(graph: Graph, *, use_torch: bool = True) -> Program:
             steps.append(op)
     last_use = {name: op.name for op in steps for name in op.all_inputs}
     outputs = tuple(op.name for op in graph.outputs if op.name not in constants)
-    return Program(sources[0], tuple(steps), constants, outputs, last_use, machine)
+    alone = bool(machine.calls) or any(op.dims[:1] != (1,) for op in steps)
+    return Program(sources[0], tuple(steps), constants, outputs, last_use, machine, alone)
 
 
 def _check_images(source: Op, x: NDArray[np.generic]) -> Images:
@@ -114,13 +123,35 @@ def _check_images(source: Op, x: NDArray[np.generic]) -> Images:
 def run_batch(program: Program, batch: Images, watch: Watch | None = None) -> dict[str, Value]:
     """Execute a prepared graph on one batch, float32 (N, H, W, C), and return its outputs by name.
 
-    Threads may share a program; `watch(op, value)` sees every tensor that is not a constant.
+    Threads may share a program; `watch(op, value)` sees every tensor that is not a constant, and may replace it.
     """
+    if not program.one_by_one or len(batch) == 1:
+        return _run_together(program, batch, watch)
+    seen: dict[str, list[Value]] = {}
+
+    def gather(op: Op, value: Value) -> Value | None:
+        seen.setdefault(op.name, []).append(value)
+        return None
+
+    found = [_run_together(program, batch[i : i + 1], gather if watch else None) for i in range(len(batch))]
+    if watch is not None:
+        for op in program.steps:
+            watch(op, _joined(seen[op.name]))
+    return {name: _joined([values[name] for values in found]) for name in program.outputs}
+
+
+def _joined(values: list[Value]) -> Value:
+    values = list(align(values))
+    return values[0].with_data(np.concatenate([np.atleast_1d(value.data) for value in values]))
+
+
+def _run_together(program: Program, batch: Images, watch: Watch | None) -> dict[str, Value]:
     values: dict[str, Value] = {**program.constants, program.source.name: real_value(batch)}
     for op in program.steps:
         values[op.name] = run_op(program.machine, op, _inputs(op, values))
-        if watch is not None:
-            watch(op, values[op.name])
+        replaced = watch(op, values[op.name]) if watch is not None else None
+        if replaced is not None:
+            values[op.name] = replaced
         for name in set(op.all_inputs):
             if program.last_use[name] == op.name:
                 del values[name]
