@@ -21,7 +21,7 @@ from latency_groups import GROUPS, Group
 from scipy.optimize import least_squares
 from zoo_networks import Zoo, find_network
 
-from dpuforge.emulator.graph.network_operators import capture_operators
+from dpuforge.emulator.export.network_operators import capture_operators
 from dpuforge.hardware.latency import (
     Cost,
     Parameters,

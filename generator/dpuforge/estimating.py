@@ -72,7 +72,7 @@ def estimate_backbones(
 
     Return what the board carries under the release ("": the newest that serves it) and the rows, fastest first.
     """
-    from dpuforge.emulator.graph.network_operators import backbone_operators, backbone_size, torchvision_backbones
+    from dpuforge.emulator.export.network_operators import backbone_operators, backbone_size, torchvision_backbones
 
     catalogue = shipped_catalogue()
     target = resolve_board(catalogue, board, release or newest_release(catalogue, board))
@@ -183,7 +183,7 @@ def capture_project(project: Project, root: Path) -> tuple[Operator, ...]:
     Raises MissingToolError without torch, UsageError where the backbone cannot be built.
     """
     try:
-        from dpuforge.emulator.graph.network_operators import capture_operators
+        from dpuforge.emulator.export.network_operators import capture_operators
     except ImportError as error:
         raise MissingToolError(f"{error.name} cannot be imported", _RUN_EXTRA) from error
     build = _find_builder(project.model.backbone, project.classes.count, root)

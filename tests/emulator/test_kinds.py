@@ -16,12 +16,12 @@ from torch import nn
 import dpuforge.emulator
 from dpuforge.emulator.export.lower_network import lower_graph
 from dpuforge.emulator.export.lower_operators import LOWERINGS, follow
+from dpuforge.emulator.export.network_operators import list_operators
 from dpuforge.emulator.export.onnx_file import export_onnx
 from dpuforge.emulator.export.onnx_operators import WRITERS, one_operator
 from dpuforge.emulator.graph.capture import capture_graph, capture_shapes
 from dpuforge.emulator.graph.describe import REFINEMENTS
 from dpuforge.emulator.graph.kinds import INPUT, KINDS, OPAQUE, Group, Point, Traits, plain_name, traits_of
-from dpuforge.emulator.graph.network_operators import list_operators
 from dpuforge.emulator.graph.vocabulary import FUNCTIONS, known_function
 from dpuforge.emulator.integer.integer_forms import BUILDERS
 from dpuforge.emulator.integer.integer_plan import Quantised

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from dpuforge.emulator.graph.network_operators import backbone_operators
+from dpuforge.emulator.export.network_operators import backbone_operators
 from dpuforge.estimating import estimate_backbones
 from dpuforge.hardware import latency
 from dpuforge.hardware.estimate import Estimate, estimate_operators, find_target

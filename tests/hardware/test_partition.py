@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from dpuforge.emulator.export.network_operators import backbone_operators, capture_operators, list_operators
 from dpuforge.emulator.graph.capture import capture_shapes
-from dpuforge.emulator.graph.network_operators import backbone_operators, capture_operators, list_operators
 from dpuforge.hardware.inspect_report import cpu_rows, inspect_file_name, render_inspect_file, render_summary
 from dpuforge.hardware.limits import Target
 from dpuforge.hardware.partition import Partition, partition_operators

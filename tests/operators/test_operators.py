@@ -10,8 +10,8 @@ import torch
 from operator_networks import NETWORKS, Behind, image_for
 from torch import nn
 
+from dpuforge.emulator.export.network_operators import list_operators
 from dpuforge.emulator.graph.capture import capture_shapes
-from dpuforge.emulator.graph.network_operators import list_operators
 from dpuforge.emulator.nndct.torch_quantizer import torch_quantizer
 from dpuforge.emulator.prepare.passes import PrepareOptions
 from dpuforge.errors import FormatError

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from dpuforge.emulator.export.network_operators import list_operators
 from dpuforge.emulator.graph.capture import capture_shapes
-from dpuforge.emulator.graph.network_operators import list_operators
 from dpuforge.emulator.graph.nodes import leaves
 from dpuforge.emulator.nndct import log
 from dpuforge.errors import UserError
