@@ -237,3 +237,18 @@ def test_the_folder_alone_is_enough_and_says_once_that_it_emulates(find_xmodel: 
     assert json.loads(done.stdout) == {"names": ["Tiny__input_0_fix"] * 2, "emulated": [True, True]}
     assert done.stderr.count("EMULATION") == 1
     assert "no DPU is used" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "net", ["prelu", "layernorm", "groupnorm", "mish", "adaptive_max", "conv1d", "min_max", "gelu"]
+)
+def test_operators_of_the_cpu_run_between_those_of_the_dpu(golden: Path, net: str) -> None:
+    """What no DPU takes runs in float on the way: the recorded output of the quantised model, bit for bit."""
+    import vart
+
+    from tests.operators.recorded_micro import read_test_image
+
+    folder = golden / "micro" / net
+    runner = vart.Runner.create_runner(find_dpu(next(folder.glob("*.xmodel"))), "run")
+    output = run(runner, read_test_image(golden))
+    np.testing.assert_array_equal(to_nchw(output), np.load(folder / "quant_out.npz")["y"])

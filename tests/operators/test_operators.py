@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from operator_networks import NETWORKS, Behind, image_for
 from torch import nn
 
 from dpuforge.emulator.export.network_operators import list_operators
@@ -25,6 +24,8 @@ from dpuforge.xmodel.integers.run import run_outputs, run_xmodel
 from dpuforge.xmodel.neutral import neutral_operators
 from dpuforge.xmodel.nouns import Graph, Op
 from dpuforge.xmodel.read import read_xmodel
+from tests.operators.operator_networks import NETWORKS, Behind, image_for
+from tests.operators.recorded_micro import read_test_image
 
 TARGETS = ("DPUCZDX8G_ISA1_B4096", "DPUCVDX8H_ISA1_F2W4_4PE")
 
@@ -118,7 +119,7 @@ def test_recorded_cpu_operators_run_to_the_recorded_tensors(golden: Path, net: s
     """A file of the real tool, run here, gives every integer that the tool recorded for the test image."""
     folder = golden / "micro" / net
     graph = read_xmodel(next(folder.glob("*.xmodel")))
-    image = _test_image(golden)
+    image = read_test_image(golden)
     recorded = np.load(folder / "acts_int8.npz")
     if net in SILENT:
         with pytest.raises(FormatError, match="the file does not say its arguments"):
@@ -135,14 +136,3 @@ def test_recorded_cpu_operators_run_to_the_recorded_tensors(golden: Path, net: s
     run_outputs(graph, image, watch=compare)
     assert len(different) > 3
     assert {name: size for name, size in different.items() if size} == {}
-
-
-def _test_image(golden: Path) -> np.ndarray:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("micro_models", golden / "micro/models.py")
-    assert spec is not None
-    assert spec.loader is not None
-    models = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(models)
-    return models.images()[6:7].numpy().transpose(0, 2, 3, 1)

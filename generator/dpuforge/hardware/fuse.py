@@ -116,7 +116,7 @@ def _pad_of(pad: Operator) -> tuple[int, int]:
 def _over_feature_map(operator: Operator, before: Operator) -> Operator:
     """flatten(h, w, c) then fully connected is a convolution with an h x w kernel."""
     shape = before.in_shapes[0] if before.kind is OpKind.RESHAPE and before.in_shapes else ()
-    if len(shape) != 4 or shape[1] * shape[2] == 1:
+    if len(shape) != 4 or shape[1] * shape[2] == 1 or before.attributes.get("channels_first"):
         return operator
     outputs = operator.out_channels
     return replace(operator, kernel=(shape[1], shape[2]), in_shapes=(shape,), out_shape=(shape[0], 1, 1, outputs))

@@ -102,9 +102,17 @@ class _Translation:
             is_global=bool(shapes) and len(shapes[0]) == 4 and kind in _POOLS and kernel == shapes[0][1:3],
             label=op.type,
             module=_module(op.name),
-            attributes=_kept(kind, attributes),
+            attributes=_kept(kind, attributes) | self._layout(kind, direct),
             **window,
         )
+
+    def _layout(self, kind: OpKind, direct: list[str]) -> dict[str, object]:
+        """Note where a reshape reads an image whose channels are not last: flattened, it is no image of the DPU."""
+        source = self._graph.by_name[direct[0]] if kind is OpKind.RESHAPE and direct else None
+        while source is not None and source.type == "fix":
+            source = self._graph.by_name[source.inputs()[0]]
+        first = source is not None and ("::" in source.type or source.type == "transpose")
+        return {"channels_first": True} if first else {}
 
 
 _POOLS = (OpKind.MAX_POOL, OpKind.AVERAGE_POOL)

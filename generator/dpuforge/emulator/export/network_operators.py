@@ -9,23 +9,23 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from dpuforge.emulator.export.foresee import foresee_operators
 from dpuforge.emulator.graph.capture import capture_shapes
 from dpuforge.emulator.graph.nodes import Graph
+from dpuforge.emulator.prepare.passes import PrepareOptions
 from dpuforge.records.operator import Operator
 
 
-def list_operators(graph: Graph, options: Any = None) -> tuple[Operator, ...]:
+def list_operators(graph: Graph, options: PrepareOptions | None = None) -> tuple[Operator, ...]:
     """Return the operators of the xmodel that a captured graph will become; shapes NHWC, sizes (height, width).
 
     options: what the quantizer rewrites (PrepareOptions).
     """
-    from dpuforge.emulator.export.foresee import foresee_operators  # the writer's room comes after this one
-
     return foresee_operators(graph, options)
 
 
 def capture_operators(
-    build: Callable[[], torch.nn.Module], height: int, width: int, options: Any = None
+    build: Callable[[], torch.nn.Module], height: int, width: int, options: PrepareOptions | None = None
 ) -> tuple[Operator, ...]:
     """Build a network on the meta device (no weight is made) and return its operators for one RGB image."""
     with MetaParameters():
