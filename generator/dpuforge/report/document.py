@@ -61,10 +61,10 @@ def _warn_of_age(stale: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def _gather_warnings(current: Mapping[str, StageResult]) -> list[dict[str, Any]]:
-    """Return what the accuracies hide, as the last stage that measured any says; train knows the float network alone."""
+    """Return what the accuracies hide: evaluate's word, or train's, who knows the float network alone."""
     for key in ("evaluate", "train"):
-        if key in current and current[key].metrics:
-            return [{"stage": key, **item} for item in current[key].metrics.get("accuracy_warnings", ())]
+        if key in current and "accuracy_warnings" in current[key].metrics:
+            return [{"stage": key, **item} for item in current[key].metrics["accuracy_warnings"]]
     return []
 
 
