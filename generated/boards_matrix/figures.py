@@ -14,7 +14,7 @@ Z = 1.959963984540054  # 95 % of a normal distribution lie within Z standard dev
 TOP, TOP_FROM = 5, 10  # top-5 says something from ten classes on
 UNEVEN = 3  # a split is uneven where the largest class has that many times the smallest's images
 FEWEST_LOST = 3  # images that one class must lose before its drop is more than chance
-MOST_IMAGES = 10_000_000  # a larger test set is not advised
+MOST_IMAGES = 1_000_000  # a larger test set is not advised
 NAMED = 10  # classes at most in one warning
 
 
@@ -66,7 +66,12 @@ def count_pairs(labels, of_float, of_int8):
 
 
 def drop_interval(pairs):
-    """Return the 95 % interval of the drop in points: paired Wilson (Newcombe 1998, method 10)."""
+    """Return the 95 % interval of the drop from float to int8, in points."""
+    return [round(bound, 4) for bound in bound_drop(pairs)]
+
+
+def bound_drop(pairs):
+    """Return the interval, unrounded: Wilson's for paired answers (Newcombe 1998, method 10)."""
     both, lost, gained, neither = pairs
     count = sum(pairs)
     first, second = (both + lost) / count, (both + gained) / count
@@ -79,12 +84,12 @@ def drop_interval(pairs):
     down, up = (first - low1, high2 - second), (high1 - first, second - low2)
     below, above = (math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b)) for a, b in (down, up))
     drop = first - second
-    return [round(100.0 * bound, 4) for bound in (drop - below, drop + above)]
+    return 100.0 * (drop - below), 100.0 * (drop + above)
 
 
 def is_undecided(pairs, limit):
     """Tell whether the drop may lie on either side of a limit in points."""
-    low, high = drop_interval(pairs)
+    low, high = bound_drop(pairs)
     return low <= limit < high
 
 
@@ -188,7 +193,7 @@ def warn_of_split(rows):
         yield make_warning("NO_TEST_IMAGES", text, empty)
     if most["images"] >= UNEVEN * least["images"]:
         text = "the test split is uneven: {} has {} of {} images, {} only {}; always answering {} would"
-        text += " give {:.2f} %: read the balanced accuracy and the recall of each class"
+        text += " give {:.2f} %, so read the balanced accuracy and the recall of each class"
         text = text.format(
             most["class"],
             most["images"],
@@ -214,7 +219,8 @@ def warn_of_unseen(rows, networks):
         names = [row["class"] for row in group]
         if names:
             details = join([describe_unseen(row, networks) for row in group])
-            text = f"never recognised by the {who} network: class {details}"
+            word = "class" if len(names) == 1 else "classes"
+            text = f"{word} never recognised by the {who} network: {details}"
             yield make_warning("CLASS_NEVER_RECOGNISED", text, names)
 
 
@@ -281,7 +287,7 @@ def warn_of_size(pairs, limit):
     text = "{} test images are too few to tell whether int8 keeps max_accuracy_drop {}: the drop is"
     text += " {:.2f} points, 95 % interval {:.2f} to {:.2f}; {}"
     needed = count_images_needed(pairs, limit)
-    remedy = "the drop lies on the limit, and no number of images would decide"
+    remedy = "the drop lies on the limit, and no number of images within reason would decide"
     if needed:
         remedy = f"about {needed:,} would, if the networks differ there as they do here"
     text = text.format(sum(pairs), limit, drop, *drop_interval(pairs), remedy)

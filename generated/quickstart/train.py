@@ -191,8 +191,8 @@ def fit(model, name, run):
         run.order.epoch = epoch
         trained, validated = run_epoch(model, name, run, optimizer, history)
         parts["scheduler"].step()
-        figures = [round(figure, 4) for figure in (*trained, *validated)]
-        history["curve"].append(dict(zip(CURVE, figures)))
+        measured = [round(figure, 4) for figure in (*trained, *validated)]
+        history["curve"].append(dict(zip(CURVE, measured)))
         if update(history, epoch, *validated[:2]):
             save(best, model.state_dict())
         states = {key: part.state_dict() for key, part in parts.items()}
