@@ -122,12 +122,18 @@ def tabulate_classes(classes, labels, networks):
             row[network + "_recall"] = percent(right[index], images[index])
             row[network + "_precision"] = percent(right[index], made[index])
             taken = mistakes.get(index)
-            row[network + "_taken_for"] = classes[taken.most_common(1)[0][0]] if taken else ""
+            most = name_class(classes, taken.most_common(1)[0][0]) if taken else ""
+            row[network + "_taken_for"] = most
     if len(networks) == 2:
         for row in rows:
             recalls = row["float_recall"], row["int8_recall"]
             row["recall_drop"] = round(recalls[0] - recalls[1], 4) if row["images"] else None
     return rows
+
+
+def name_class(classes, index):
+    """Return the name of an output of the network; one that is no class has its number."""
+    return classes[index] if index < len(classes) else f"output {index}"
 
 
 def count_mistakes(labels, predictions):
@@ -145,8 +151,8 @@ def count_confusions(classes, labels, networks):
     pairs = sorted(set().union(*counts.values()))
     return [
         {
-            "true": classes[truth],
-            "predicted": classes[made],
+            "true": name_class(classes, truth),
+            "predicted": name_class(classes, made),
             **{name: counts[name][truth, made] for name in networks},
         }
         for truth, made in pairs
@@ -244,8 +250,9 @@ def warn_of_guessing(classes, labels, networks):
         if len(set(made)) == 1 and len(made) > 1 and (present > 1 or made[0] != labels[0]):
             text = "the {} network gives the same answer, {}, for all {} test images: chance level,"
             text += " balanced accuracy {:.2f} %"
-            text = text.format(name, classes[made[0]], len(made), balanced)
-            yield make_warning("SAME_ANSWER", text, [classes[made[0]]])
+            answer = name_class(classes, made[0])
+            text = text.format(name, answer, len(made), balanced)
+            yield make_warning("SAME_ANSWER", text, [answer])
         elif balanced <= chance + Z * guessing_error(labels, len(classes)):
             text = "the balanced accuracy of the {} network, {:.2f} %, cannot be told from"
             text += " guessing: chance level for {} classes is {:.2f} %"

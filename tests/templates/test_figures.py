@@ -201,6 +201,14 @@ def test_odd_test_splits_give_sane_figures(
     assert -100.0 <= low <= 0.0 <= high <= 100.0
 
 
+def test_an_output_that_is_no_class_has_its_number(figures: Any) -> None:
+    """A network with more outputs than classes is told by the output's number, not by a traceback."""
+    networks = {"float": [7, 7, 7, 7], "int8": [7, 0, 7, 1]}
+    found = figures.find_warnings(TWO, [0, 0, 1, 1], networks, 5.0)
+    assert "the same answer, output 7, for all 4" in find(found, "SAME_ANSWER")["text"]
+    assert figures.count_confusions(TWO, [0, 0, 1, 1], networks)[-1]["predicted"] == "output 7"
+
+
 def test_confusions_and_precision_add_up(figures: Any) -> None:
     """Each pair of true and predicted class is counted for both networks; precision is of what was answered."""
     labels, exact, rounded = [0, 0, 1, 1, 1], [0, 1, 1, 1, 1], [0, 0, 0, 1, 1]
