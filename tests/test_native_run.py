@@ -33,10 +33,15 @@ target: {vitis_ai: "3.0", boards: [KV260, ZCU102], dpu_subgraphs: 1, net_name: s
 run: {toolchain: emulator}
 """
 NET = """\
+import os
+import sys
+
 from torch import nn
 
 
 def make_net():
+    if os.environ.get("BREAK_QUANTIZE") and sys.argv[0].endswith("quantize.py"):
+        raise RuntimeError("broken on purpose")
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
     )
@@ -142,3 +147,35 @@ def test_a_missed_gate_exits_3_and_names_the_log(root: Path) -> None:
     assert done.returncode == 3
     assert "prepare" in done.stderr
     assert "log.txt" in done.stderr
+
+
+def report(root: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dpuforge", "report", "spec/squares.yaml"]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=600)
+
+
+def test_an_older_configurations_accuracy_is_never_shown(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a changed spec, and after a calibration that failed, neither run nor report shows the earlier figures."""
+    assert run(root).returncode == 0
+    spec = root / "spec/squares.yaml"
+    try:
+        spec.write_text(SPEC.replace("max_accuracy_drop: 10.0", "max_accuracy_drop: 20.0"))
+        reported = report(root)
+        assert "int8" not in reported.stdout
+        assert "the spec now says otherwise in evaluate.py" in reported.stderr
+        spec.write_text(SPEC.replace("images: 16,", "images: 17,"))
+        monkeypatch.setenv("BREAK_QUANTIZE", "1")
+        failed = run(root)
+        assert failed.returncode == 3
+        assert "stage calibrate failed" in failed.stderr
+        for shown in (failed, report(root)):
+            assert "int8" not in shown.stdout
+            assert "what evaluate left is of an earlier configuration and is not shown" in shown.stderr
+            assert "calibrate failed since" in shown.stderr
+        assert read_report(root)["metrics"]["int8_accuracy"] is None  # type: ignore[index]
+    finally:
+        monkeypatch.delenv("BREAK_QUANTIZE", raising=False)
+        spec.write_text(SPEC)
+    assert run(root).returncode == 0
+    assert "emulated int8" in report(root).stdout
+    assert "OUT_OF_DATE" not in (root / "build/squares/report.md").read_text()

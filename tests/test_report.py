@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 from typing import Any
 
 from dpuforge.records.hardware import BoardTarget
@@ -13,8 +14,38 @@ from dpuforge.report.pages import format_figure, plot_history, render_pages
 BOARD = BoardTarget("KV260", "3.0", "DPUCZDX8G_ISA1_B4096", "DPUCZDX8G", 0x101000056010407, {}, "KV260", True, "", "")
 
 
-def make_report(**results: StageResult) -> dict[str, Any]:
-    return build_report("demo", "0" * 64, "emulator", [BOARD], results)
+FIGURES = {
+    "float_accuracy": 95.0,
+    "int8_accuracy": 94.0,
+    "accuracy_drop": 1.0,
+    "float_balanced_accuracy": 61.0,
+    "int8_balanced_accuracy": 52.0,
+    "test_images": 200,
+}
+
+
+def make_report(outdated: dict[str, str] | None = None, **results: StageResult) -> dict[str, Any]:
+    return build_report("demo", "0" * 64, "emulator", [BOARD], results, outdated)
+
+
+def evaluate(**metrics: Any) -> StageResult:
+    return StageResult("evaluate", Status.DONE, metrics={**FIGURES, **metrics})
+
+
+def row(name: str, exact: float, rounded: float, images: int = 10) -> dict[str, Any]:
+    """Return a class's row as evaluate writes it."""
+    return {
+        "class": name,
+        "images": images,
+        "float_recall": exact,
+        "int8_recall": rounded,
+        "recall_drop": exact - rounded,
+        "float_precision": None,
+        "int8_precision": 50.0,
+        "float_right": int(exact / 10),
+        "int8_right": int(rounded / 10),
+        "int8_taken_for": "good",
+    }
 
 
 def test_a_report_without_results_has_unknown_figures() -> None:
@@ -58,3 +89,74 @@ def test_figures_are_short() -> None:
     assert format_figure(98.0) == "98"
     assert format_figure(None, " %") == "–"
     assert format_figure(1000) == "1000"
+
+
+def test_warnings_stand_before_every_figure() -> None:
+    """What the accuracies hide is read before they are, on both pages, and is in the document."""
+    warning = {"code": "CLASS_NEVER_RECOGNISED", "classes": ["scratch"], "text": "never recognised: scratch"}
+    document = make_report(evaluate=evaluate(accuracy_warnings=[warning]))
+    assert document["warnings"] == [{"stage": "evaluate", **warning}]
+    for page in render_pages(document).values():
+        assert page.index("never recognised: scratch") < page.index("95 %")
+        assert "52 %" in page
+
+
+def test_before_int8_is_measured_the_warnings_are_of_training() -> None:
+    """A failed evaluation without figures does not silence what training found."""
+    warning = {"code": "CHANCE_LEVEL", "classes": [], "text": "cannot be told from guessing"}
+    trained = StageResult("train", Status.DONE, metrics={"accuracy_warnings": [warning]})
+    failed = StageResult("evaluate", Status.FAILED, metrics={"warnings": []})
+    document = make_report(train=trained, evaluate=failed)
+    assert [item["stage"] for item in document["warnings"]] == ["train"]
+    assert document["metrics"]["int8_accuracy"] is None
+
+
+def test_classes_are_sorted_by_what_int8_costs_them() -> None:
+    """The largest drop comes first, then the lowest recall; names cannot break the tables."""
+    rows = [row("even", 90.0, 90.0), row("never", 0.0, 0.0), row("a|b<i>", 90.0, 30.0), row("gains", 50.0, 60.0)]
+    pages = render_pages(make_report(evaluate=evaluate(per_class=rows)))
+    assert "| a\\|b<i> | 10 | 90 | 30 | 60 | – | 50 | good |" in pages["report.md"]
+    assert "a|b&lt;i&gt;" in pages["report.html"]
+    for page in (pages["report.md"].replace("\\|", "|"), html.unescape(pages["report.html"])):
+        table = page[page.index("Classes") :]
+        places = [table.index(name) for name in ("a|b<i>", "never", "even", "gains")]
+        assert places == sorted(places)
+
+
+def test_results_of_an_earlier_configuration_are_left_out() -> None:
+    """No figure of an outdated stage is in the document or on a page; what it is and why is said."""
+    board = {"dpu_subgraphs": 7, "fps_estimate": [400.0, 500.0, 600.0]}
+    checked = StageResult("preflight", Status.DONE, metrics={"boards": {"KV260": board}})
+    compiled = StageResult("compile", Status.DONE, board="KV260")
+    history = StageResult("train", Status.DONE, metrics={"history": [{"train_accuracy": 1.0, "val_accuracy": 1.0}]})
+    results = {"train": history, "evaluate": evaluate(), "preflight": checked, "compile/KV260": compiled}
+    document = make_report(dict.fromkeys(results, "calibrate failed since"), **results)
+    assert document["metrics"]["int8_accuracy"] is document["metrics"]["int8_balanced_accuracy"] is None
+    assert document["boards"]["KV260"]["dpu_subgraphs"] is document["boards"]["KV260"]["fps_estimate"] is None
+    assert document["boards"]["KV260"]["compiled"] is False
+    assert "earlier configuration" in document["boards"]["KV260"]["reason"]
+    assert all(stage["metrics"] == {} and stage["stale"] for stage in document["stages"])
+    assert [item["code"] for item in document["warnings"]] == ["OUT_OF_DATE"] * 3
+    for page in render_pages(document).values():
+        assert "94" not in page
+        assert "calibrate failed since" in page
+        assert "base64" not in page
+
+
+def test_only_what_is_outdated_is_left_out() -> None:
+    """An evaluation that missed its gate is of the present configuration: its figures stay."""
+    failed = evaluate().with_changes(status=Status.FAILED, reason="int8 loses too much")
+    document = make_report(
+        {"preflight": "evaluate failed"}, evaluate=failed, preflight=StageResult("preflight", Status.DONE)
+    )
+    assert document["metrics"]["int8_accuracy"] == 94.0
+    assert "stale" not in document["stages"][0]
+
+
+def test_steps_that_are_not_amds_are_named_beside_the_accuracy() -> None:
+    """An int8 figure after the emulator's fast_finetune says in its own column whose step that was."""
+    document = make_report(evaluate=evaluate(not_amd=["fast_finetune"]))
+    assert document["not_amd"] == ["fast_finetune"]
+    for page in render_pages(document).values():
+        assert "int8, fast_finetune not AMD's" in html.unescape(page)
+    assert make_report(evaluate=evaluate())["not_amd"] == []

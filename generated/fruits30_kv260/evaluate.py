@@ -8,7 +8,6 @@ The stage fails when int8 loses more than quantization.max_accuracy_drop percent
 from __future__ import annotations
 
 import argparse
-import math
 
 import results  # before torch
 
@@ -16,10 +15,12 @@ import results  # before torch
 from torch.utils.data import DataLoader
 
 # isort: split
+import figures
 from model import load_trained
 from quantize import (
     CONFIG,
     DEVICE,
+    NOT_AMD,
     choose_device,
     choose_images,
     import_quantizer,
@@ -35,43 +36,17 @@ MAX_ACCURACY_DROP = 1.0  # percentage points, float minus int8
 DIAGNOSIS_IMAGES = 32  # at most, of the validation split
 DIAGNOSIS_SHARE = 0.1  # of the forward passes that the evaluation makes; at least FEWEST_PASSES
 FEWEST_PASSES = 100
-Z = 1.959963984540054  # 95 % of a normal distribution lie within Z standard deviations
-
-
-def measure_accuracy(labels, predictions):
-    """Return top-1 accuracy in percent."""
-    return 100.0 * sum(a == b for a, b in zip(labels, predictions)) / len(labels)
-
-
-def wilson_interval(labels, predictions):
-    """Return the Wilson 95 % interval of the accuracy, in percent (Wilson 1927)."""
-    count = len(labels)
-    share = measure_accuracy(labels, predictions) / 100.0
-    centre = (share + Z * Z / (2 * count)) / (1 + Z * Z / count)
-    spread = math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
-    half = spread * Z / (1 + Z * Z / count)
-    return [round(100.0 * max(0.0, centre - half), 4), round(100.0 * min(1.0, centre + half), 4)]
-
-
-def tabulate_classes(classes, labels, float_predictions, int8_predictions):
-    """Return one row a class: images, float and int8 accuracy in percent."""
-    rows = []
-    for index, name in enumerate(classes):
-        chosen = [place for place, label in enumerate(labels) if label == index]
-        truth = [index] * len(chosen)
-        both = (float_predictions, int8_predictions)
-        scores = [measure_accuracy(truth, [made[place] for place in chosen]) for made in both]
-        row = {"class": name, "images": len(chosen), "float": scores[0], "int8": scores[1]}
-        rows.append(row)
-    return rows
 
 
 def print_table(rows):
-    """Print the accuracy of every class."""
-    width = max(len(row["class"]) for row in rows)
-    print("{:{}}  images  float %   int8 %".format("class", width))
+    """Print recall and precision of every class; None is a dash."""
+    width = max(len("class"), *(len(row["class"]) for row in rows))
+    print("{:{}}  images  recall: float     int8  precision: float     int8".format("class", width))
+    names = ("float_recall", "int8_recall", "float_precision", "int8_precision")
     for row in rows:
-        print("{class:{width}}  {images:6}  {float:7.2f}  {int8:7.2f}".format(width=width, **row))
+        shown = ["-" if row[name] is None else "{:.2f}".format(row[name]) for name in names]
+        line = "{:{}}  {:6}  {:>13}  {:>7}  {:>16}  {:>7}"
+        print(line.format(row["class"], width, row["images"], *shown))
 
 
 def diagnose(stage, arguments, quantizer, model, passes):
@@ -89,66 +64,114 @@ def diagnose(stage, arguments, quantizer, model, passes):
 
 
 def predict_both(stage, arguments, split):
-    """Return the true classes and what the float and the int8 network make of the images."""
+    """Return the true classes, and what the float and the int8 network make of the images.
+
+    The latter two are pairs: the predicted classes, and whether the truth is among the first five.
+    """
     images, device = Images(split), choose_device(arguments.device)
+    if not len(images):
+        raise Failure(f"data.{SPLIT}: {SPLITS[SPLIT]} holds no image: nothing can be measured")
     model = load_trained(arguments).to(device)
-    labels, of_float = predict(model, images, device)
+    labels, *of_float = predict(model, images, device, "float")
     sample = images[0][0].unsqueeze(0).to(device)
     with watching_quantizer(stage):
         quantizer = load_quantized(stage, arguments, sample, device)
-        _, of_int8 = predict(quantizer.quant_model, images, device)
+        _, *of_int8 = predict(quantizer.quant_model, images, device, "int8")
     diagnose(stage, arguments, quantizer, model, 2 * len(images))
     return labels, of_float, of_int8
 
 
-def summarise(labels, of_float, of_int8):
+def summarise_network(name, labels, made, hits, classes):
+    """Return the figures of one network in percent, their names starting with its own."""
+    balanced = figures.measure_balanced_accuracy(labels, made)
+    found = {
+        "accuracy": round(figures.measure_accuracy(labels, made), 4),
+        "interval": figures.wilson_interval(labels, made),
+        "balanced_accuracy": round(balanced, 4),
+        "top5_accuracy": figures.measure_top(labels, hits, len(classes)),
+    }
+    return {name + "_" + key: value for key, value in found.items()}
+
+
+def summarise(labels, of_float, of_int8, classes):
     """Return the accuracies in percent with their intervals; agreement is float against int8."""
-    float_accuracy, int8_accuracy = (measure_accuracy(labels, made) for made in (of_float, of_int8))
+    (made_float, _), (made_int8, _) = of_float, of_int8
+    exact = figures.measure_accuracy(labels, made_float)
+    rounded = figures.measure_accuracy(labels, made_int8)
+    pairs = figures.count_pairs(labels, made_float, made_int8)
     return {
-        "float_accuracy": round(float_accuracy, 4),
-        "float_interval": wilson_interval(labels, of_float),
-        "int8_accuracy": round(int8_accuracy, 4),
-        "int8_interval": wilson_interval(labels, of_int8),
-        "accuracy_drop": round(float_accuracy - int8_accuracy, 4),
+        **summarise_network("float", labels, *of_float, classes),
+        **summarise_network("int8", labels, *of_int8, classes),
+        "accuracy_drop": round(exact - rounded, 4),
+        "drop_interval": figures.drop_interval(pairs),
         "max_accuracy_drop": MAX_ACCURACY_DROP,
-        "agreement": round(measure_accuracy(of_float, of_int8), 4),
+        "lost": pairs[1],  # images that float alone recognises
+        "gained": pairs[2],  # images that int8 alone recognises
+        "agreement": round(figures.measure_accuracy(made_float, made_int8), 4),
         "test_images": len(labels),
     }
 
 
 def print_summary(metrics):
-    """Print both accuracies with their intervals."""
+    """Print all accuracies with their intervals, the drop, and what they hide."""
     for name in ("float", "int8"):
         low, high = metrics[name + "_interval"]
-        text = "{:5} {:.2f} % of {} {} images (95 % interval {:.2f} to {:.2f})"
-        accuracy, count = metrics[name + "_accuracy"], metrics["test_images"]
-        print(text.format(name, accuracy, count, SPLIT, low, high))
+        text = "{:5} {:.2f} % of {} {} images (95 % interval {:.2f} to {:.2f}), balanced {:.2f} %, top-5 {}"
+        top = metrics[name + "_top5_accuracy"]
+        top = f"not applicable below {figures.TOP_FROM} classes" if top is None else f"{top:.2f} %"
+        accuracy, balanced = metrics[name + "_accuracy"], metrics[name + "_balanced_accuracy"]
+        count = metrics["test_images"]
+        print(text.format(name, accuracy, count, SPLIT, low, high, balanced, top))
+    text = "drop  {:.2f} points (95 % interval {:.2f} to {:.2f}), max_accuracy_drop allows {}{}"
+    drop, allowed = metrics["accuracy_drop"], metrics["max_accuracy_drop"]
+    print(text.format(drop, *metrics["drop_interval"], allowed, describe_not_amd(metrics)))
+    for warning in metrics["accuracy_warnings"]:
+        print("warning: " + warning["text"])
 
 
-def evaluate(stage, arguments):
-    """Measure both networks, write the predictions and a table, hold int8 against the gate."""
-    split = Split(arguments.root, SPLIT)
-    labels, of_float, of_int8 = predict_both(stage, arguments, split)
-    stage.metrics.update(summarise(labels, of_float, of_int8))
-    rows = tabulate_classes(split.classes, labels, of_float, of_int8)
-    print_table(rows)
-    print_summary(stage.metrics)
+def describe_not_amd(metrics):
+    """Return what the gate must say of steps that are not AMD's, or nothing."""
+    steps = " and ".join(metrics.get("not_amd", ()))
+    return f" (after dpuforge's own {steps}, not AMD's: no promise for a board)" if steps else ""
+
+
+def note_figures(stage, split, labels, of_float, of_int8):
+    """Enter every figure into the result and write per_class.json, confusion.json, predictions.json."""
+    networks = {"float": of_float[0], "int8": of_int8[0]}
+    rows = figures.tabulate_classes(split.classes, labels, networks)
+    found = figures.find_warnings(split.classes, labels, networks, MAX_ACCURACY_DROP)
+    own = stage.metrics.get("not_amd", ())
+    found += [figures.make_warning("NOT_AMD", NOT_AMD[step]) for step in own]
+    stage.metrics.update(summarise(labels, of_float, of_int8, split.classes))
+    stage.metrics.update({"accuracy_warnings": found, "per_class": rows})
     predictions = {
         "split": SPLITS[SPLIT],
         "classes": split.classes,
         "files": [stage.name_path(path) for path, _ in split.samples],
         "label": labels,
-        "float": of_float,
-        "int8": of_int8,
+        **networks,
     }
-    results.write_json(stage.folder / "per_class.json", rows)
-    results.write_json(stage.folder / "predictions.json", predictions)
-    stage.outputs += [stage.folder / "per_class.json", stage.folder / "predictions.json"]
+    written = {
+        "per_class.json": rows,
+        "confusion.json": figures.count_confusions(split.classes, labels, networks),
+        "predictions.json": predictions,
+    }
+    for name, value in written.items():
+        results.write_json(stage.folder / name, value)
+    stage.outputs += [stage.folder / name for name in written]
+
+
+def evaluate(stage, arguments):
+    """Measure both networks, write every figure down, hold int8 against the gate."""
+    split = Split(arguments.root, SPLIT)
+    note_figures(stage, split, *predict_both(stage, arguments, split))
+    print_table(stage.metrics["per_class"])
+    print_summary(stage.metrics)
     if stage.metrics["accuracy_drop"] > MAX_ACCURACY_DROP:
         text = "int8 loses {accuracy_drop:.2f} points ({float_accuracy:.2f} % to {int8_accuracy:.2f} %)"
         text += ", max_accuracy_drop allows {max_accuracy_drop}: calibrate with more images, train"
-        text += " longer, or turn on fast_finetune"
-        raise Failure(text.format(**stage.metrics))
+        text += " longer, or turn on fast_finetune (what it gains, AMD's tool alone can tell)"
+        raise Failure(text.format(**stage.metrics) + describe_not_amd(stage.metrics))
 
 
 def main():

@@ -111,6 +111,28 @@ def load_weights(model, path, head=None):
         model.load_state_dict(state)
     except RuntimeError as error:
         raise Failure(f"{path} does not fit {BACKBONE}: {error}") from None
+    broken = find_broken(list_learned(model))
+    if broken:
+        raise Failure(f"{path}: {broken}: a network with such weights yields NaN or infinity")
+
+
+def list_learned(model):
+    """Return {name: tensor} of what training moves: parameters and batch-norm statistics."""
+    found = dict(model.named_parameters())
+    ends = ("running_mean", "running_var")
+    found.update({name: b for name, b in model.named_buffers() if name.endswith(ends)})
+    return found
+
+
+def find_broken(tensors):
+    """Return in words which of the named tensors hold NaN or infinity, or nothing."""
+    broken = []
+    for name, value in tensors.items():
+        if not bool(torch.isfinite(value).all()):
+            kind = "NaN" if bool(torch.isnan(value).any()) else "infinity"
+            broken.append(f"{name} holds {kind}")
+    more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+    return ", ".join(broken[:3]) + more
 
 
 def load_trained(arguments):

@@ -24,8 +24,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 # isort: split
+import figures
 import preprocess
-from model import BACKBONE, WEIGHTS, build_model, read_state
+from model import BACKBONE, WEIGHTS, build_model, find_broken, list_learned, read_state
 from results import Failure, Stage
 from splits import Images, Split
 
@@ -34,7 +35,8 @@ BATCH_SIZE = 64  # images
 LEARNING_RATE = 0.001
 WEIGHT_DECAY = 0.0
 STOP_METRIC, PATIENCE = "val_accuracy", 5  # epochs without a better one
-CURVE = ("train_accuracy", "train_loss", "val_accuracy", "val_loss")  # of each epoch
+# Of each epoch.
+CURVE = ("train_accuracy", "train_loss", "val_accuracy", "val_loss", "val_balanced_accuracy")
 SEED = 0
 WORKERS = 0  # data loader processes
 DEVICE = "auto"  # auto, cpu or cuda
@@ -109,16 +111,39 @@ def make_scheduler(optimizer):
     return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
 
 
+class Diverged(Failure):
+    """NaN or infinity turned up in training; the text says in what."""
+
+
+def check_finite(tensors, where):
+    """Raise Diverged where a named tensor holds NaN or infinity."""
+    broken = find_broken(tensors)
+    if broken:
+        raise Diverged(f"{broken} {where}")
+
+
+def check_gradients(model, where):
+    """Raise Diverged before a step would spread NaN or infinity into the weights."""
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    total = torch.stack([gradient.sum() for gradient in gradients.values()]).sum()
+    if not bool(torch.isfinite(total)):  # one look at all of them; only then at each
+        check_finite({"the gradient of " + n: gradient for n, gradient in gradients.items()}, where)
+
+
 def train_epoch(model, run, optimizer):
     """Train one epoch; return accuracy in percent and mean loss."""
     model.train()
     correct, total_loss, seen = 0, 0.0, 0
-    for images, labels in tqdm(run.train, leave=False, disable=not sys.stderr.isatty()):
+    batches = tqdm(run.train, leave=False, disable=not sys.stderr.isatty())
+    for number, (images, labels) in enumerate(batches, 1):
         images, labels = images.to(run.device), labels.to(run.device)
         scores = model(images)
         loss = functional.cross_entropy(scores, labels)
+        where = f"in batch {number} of {len(run.train)}"
+        check_finite({"the loss": loss, "a score": scores}, where)
         optimizer.zero_grad()
         loss.backward()
+        check_gradients(model, where)
         optimizer.step()
         correct += int((scores.argmax(1) == labels).sum())
         total_loss += float(loss.detach()) * len(labels)
@@ -128,16 +153,23 @@ def train_epoch(model, run, optimizer):
 
 @torch.no_grad()
 def measure(model, batches, device):
-    """Return top-1 accuracy in percent and mean cross entropy on one split."""
+    """Return mean cross entropy on one split, and the true and the predicted classes."""
     model.eval()
-    correct, total_loss, seen = 0, 0.0, 0
+    truth, made, total_loss = [], [], 0.0
     for images, labels in batches:
         images, labels = images.to(device), labels.to(device)
         scores = model(images)
-        correct += int((scores.argmax(1) == labels).sum())
+        check_finite({"a score": scores}, "in evaluation")
+        made += scores.argmax(1).tolist()
+        truth += labels.tolist()
         total_loss += float(functional.cross_entropy(scores, labels)) * len(labels)
-        seen += len(labels)
-    return 100.0 * correct / seen, total_loss / seen
+    return total_loss / len(truth), truth, made
+
+
+def validate(model, run):
+    """Return accuracy in percent, mean loss and balanced accuracy on the validation split."""
+    loss, *answers = measure(model, run.validation, run.device)
+    return figures.measure_accuracy(*answers), loss, figures.measure_balanced_accuracy(*answers)
 
 
 def fit(model, name, run):
@@ -157,20 +189,37 @@ def fit(model, name, run):
         epoch, started = history["epoch"] + 1, time.time()
         torch.manual_seed(SEED + epoch)  # dropout: the same whether resumed or not
         run.order.epoch = epoch
-        trained = train_epoch(model, run, optimizer)
-        validated = measure(model, run.validation, run.device)
+        trained, validated = run_epoch(model, name, run, optimizer, history)
         parts["scheduler"].step()
-        figures = [round(figure, 4) for figure in (*trained, *validated)]
-        history["curve"].append(dict(zip(CURVE, figures)))
-        if update(history, epoch, *validated):
+        measured = [round(figure, 4) for figure in (*trained, *validated)]
+        history["curve"].append(dict(zip(CURVE, measured)))
+        if update(history, epoch, *validated[:2]):
             save(best, model.state_dict())
         states = {key: part.state_dict() for key, part in parts.items()}
         save(last, {"config": run.config, "history": history, **states})
-        text = "{} epoch {}/{}: train {:.2f} % loss {:.4f}, val {:.2f} % loss {:.4f}, {:.1f} s"
+        text = "{} epoch {}/{}: train {:.2f} % loss {:.4f}, val {:.2f} % loss {:.4f}"
+        text += " balanced {:.2f} %, {:.1f} s"
         spent = time.time() - started
         print(text.format(name, epoch, EPOCHS, *trained, *validated, spent), flush=True)
     model.load_state_dict(read_state(best))
     return history
+
+
+def run_epoch(model, name, run, optimizer, history):
+    """Return what training and validation measured in one epoch; stop at the first NaN or infinity."""
+    try:
+        trained = train_epoch(model, run, optimizer)
+        check_finite(list_learned(model), "after the last batch")
+        return trained, validate(model, run)
+    except Diverged as error:
+        text = "{}: {} of epoch {}, at learning rate {:g}: training stopped; {};"
+        text += " a lower train.optimizer.lr helps"
+        kept = "no epoch had ended well"
+        if history["best_epoch"]:
+            kept = "epoch {best_epoch}, validation {val_accuracy:.2f} %, is kept in train/"
+            kept = kept.format(**history) + name + ".best.pth"
+        rate = optimizer.param_groups[0]["lr"]
+        raise Failure(text.format(name, error, history["epoch"] + 1, rate, kept)) from None
 
 
 def update(history, epoch, val_accuracy, val_loss):
@@ -248,17 +297,11 @@ def train(stage, arguments):
     model = build_model(arguments.root)
     print_summary(model)
     history = fit(model, "model", run)
-    test = DataLoader(Images(Split(arguments.root, "test")), batch_size=BATCH_SIZE)
-    test_accuracy, _ = measure(model, test, run.device)
-    print("best epoch {best_epoch}: validation {val_accuracy:.2f} %".format(**history))
-    print(f"test {test_accuracy:.2f} % of {len(test.dataset)} images")
+    stage.metrics.update(judge(model, history, arguments, run))
     model_file, card_file = stage.folder / "model.pth", stage.folder / "model.json"
     save(model_file, model.to("cpu").state_dict())
     stage.metrics.update(
         {
-            "val_accuracy": round(history["val_accuracy"], 4),
-            "test_accuracy": round(test_accuracy, 4),
-            "test_images": len(test.dataset),
             "best_epoch": history["best_epoch"],
             "epochs": history["epoch"],
             "history": history["curve"],
@@ -268,6 +311,29 @@ def train(stage, arguments):
     stage.outputs += [model_file, card_file]
     for checkpoint in (*stage.folder.glob("*.last.pth"), *stage.folder.glob("*.best.pth")):
         checkpoint.unlink()
+
+
+def judge(model, history, arguments, run):
+    """Return and print the accuracies of the best epoch, and what those on the test split hide."""
+    images = Images(Split(arguments.root, "test"))
+    batches = DataLoader(images, batch_size=BATCH_SIZE)
+    _, *answers = measure(model, batches, run.device)
+    best = history["curve"][history["best_epoch"] - 1]
+    found = {
+        "val_accuracy": round(history["val_accuracy"], 4),
+        "val_balanced_accuracy": best["val_balanced_accuracy"],
+        "test_accuracy": round(figures.measure_accuracy(*answers), 4),
+        "test_balanced_accuracy": round(figures.measure_balanced_accuracy(*answers), 4),
+        "test_images": len(images),
+        "accuracy_warnings": figures.find_warnings(run.classes, answers[0], {"float": answers[1]}),
+    }
+    text = "best epoch {}: validation {val_accuracy:.2f} %, balanced {val_balanced_accuracy:.2f} %"
+    print(text.format(history["best_epoch"], **found))
+    text = "test {test_accuracy:.2f} % of {test_images} images, balanced {test_balanced_accuracy:.2f} %"
+    print(text.format(**found))
+    for warning in found["accuracy_warnings"]:
+        print("warning: " + warning["text"])
+    return found
 
 
 def write_card(path, classes, metrics, sha256):

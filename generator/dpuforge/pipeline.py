@@ -101,11 +101,12 @@ def report(job: Job, planned: Plan, toolchain: str = "") -> dict[str, Any]:
     from dpuforge.execute.results import write_json
     from dpuforge.report.document import build_report
     from dpuforge.report.pages import render_pages, write_pages
-    from dpuforge.running import name_toolchain, read_results
+    from dpuforge.running import find_outdated, name_toolchain, read_results
 
     results = read_results(job, planned)
     name = name_toolchain(job, planned, results, toolchain)
-    document = build_report(job.project.project, planned.spec_sha256, name, job.targets, results)
+    outdated = find_outdated(job, planned, results, {change.path for change in compare(job, render(planned))})
+    document = build_report(job.project.project, planned.spec_sha256, name, job.targets, results, outdated)
     write_pages(job.build, render_pages(document))
     write_json(job.build / "report.json", document)
     return document

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dpuforge.errors import ExitCode, FormatError
+from dpuforge.errors import ExitCode, FormatError, UserError
 from dpuforge.execute.results import read_result
 from dpuforge.execute.run_stages import (
     LOG,
@@ -20,7 +20,7 @@ from dpuforge.execute.run_stages import (
     check_tools,
     select_stages,
 )
-from dpuforge.execute.staleness import describe_inputs, explain_staleness, hash_inputs
+from dpuforge.execute.staleness import describe_inputs, explain_age, explain_staleness, hash_inputs
 from dpuforge.execute.toolchain import ToolchainPlace, find_toolchain
 from dpuforge.plan.flow_contexts import find_image
 from dpuforge.records.job import Job
@@ -137,6 +137,47 @@ def name_toolchain(job: Job, plan: Plan, results: Mapping[str, StageResult], too
     made_by = {str(results[key].toolchain.get("name", "")) for key in quantized} - {"", "dpuforge"}
     named = toolchain or next(iter(sorted(made_by)), job.project.run.toolchain.value)
     return "emulator" if "emulator" in made_by else named
+
+
+def find_outdated(job: Job, plan: Plan, results: Mapping[str, StageResult], changed: Set[str]) -> dict[str, str]:
+    """Return {stage key: why} for the results that are not of the present spec: no figure of theirs is to be shown.
+
+    changed names the generated files that are not what the spec says now. The one rule for everything that prints.
+    """
+    place = _find_place_if_any(job)
+    outdated: dict[str, str] = {}
+    for stage in plan.stages:
+        result = results.get(stage.key)
+        if result is None or result.status is Status.SKIPPED:
+            continue
+        inputs = describe_inputs(stage, place, job.generated(), job.root, results)
+        why = (
+            _explain_needs(stage, results, outdated)
+            or next((f"the spec now says otherwise in {name}" for name in stage.scripts if name in changed), "")
+            or explain_age(result, inputs, place.name, job.root)
+        )
+        if why:
+            outdated[stage.key] = why
+    return outdated
+
+
+def _explain_needs(stage: PlannedStage, results: Mapping[str, StageResult], outdated: Mapping[str, str]) -> str:
+    for name in stage.needs:
+        if name not in results:
+            return f"{name} has not ended since"
+        if results[name].status is Status.FAILED:
+            return f"{name} failed since"
+        if name in outdated:
+            return f"{name} is out of date: {outdated[name]}"
+    return ""
+
+
+def _find_place_if_any(job: Job) -> ToolchainPlace:
+    """Return where the spec's stages run, or a place without a name where its toolchain is not on this machine."""
+    try:
+        return find_place(job, "")
+    except UserError:
+        return ToolchainPlace("", "", {}, {})
 
 
 def find_stale(job: Job, plan: Plan, toolchain: str) -> list[dict[str, Any]]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from dpuforge.plan.plan import make_plan
 from PIL import Image
 
+from dpuforge.plan.make_plan import make_plan
 from dpuforge.records import hardware
 from dpuforge.records import project as records
 from dpuforge.records.hardware import BoardTarget, Environment, Release

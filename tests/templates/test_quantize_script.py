@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import shapes_project as shapes
 import torch
+from PIL import Image
 
 from dpuforge.records import project as records
 
@@ -104,6 +106,85 @@ def test_a_missed_gate_fails_with_the_figures(trained: Path) -> None:
     assert result["status"] == "failed"
     assert "max_accuracy_drop allows 1.0" in result["reason"]
     assert result["metrics"]["int8_accuracy"] == pytest.approx(100 / 3, abs=0.01)
+
+
+def test_no_accuracy_stands_alone(trained: Path) -> None:
+    """Beside both accuracies stand the balanced ones, intervals, that of the drop, every class and its confusions."""
+    set_up(trained, max_accuracy_drop=100.0)
+    assert quantize(trained, "calib").status == 0
+    ran = evaluate(trained, "degrade")
+    assert ran.status == 0, ran.output
+    metrics = shapes.read_result(trained, "evaluate")["metrics"]
+    assert metrics["int8_balanced_accuracy"] == pytest.approx(100 / 3, abs=0.01)
+    assert metrics["float_top5_accuracy"] is metrics["int8_top5_accuracy"] is None
+    low, high = metrics["drop_interval"]
+    assert low < metrics["accuracy_drop"] < high
+    assert [row["int8_recall"] for row in metrics["per_class"]] == [100.0, 0.0, 0.0]
+    warnings = {warning["code"]: warning for warning in metrics["accuracy_warnings"]}
+    assert set(warnings["CLASS_NEVER_RECOGNISED"]["classes"]) <= {"diagonal", "upright"}
+    assert "the int8 network gives the same answer, across, for all 18 test images" in ran.output
+    assert all("warning: " + warning["text"] in ran.output for warning in warnings.values())
+    assert "balanced 33.33 %, top-5 not applicable below 10 classes" in ran.output
+    confusion = json.loads((trained / "build/shapes/evaluate/confusion.json").read_text())
+    assert sum(row["int8"] for row in confusion if row["predicted"] == "across") == 18
+    result = shapes.read_result(trained, "evaluate")
+    assert "build/shapes/evaluate/confusion.json" in result["outputs"]
+
+
+def test_top_five_is_measured_from_ten_classes_on(root: Path) -> None:
+    """With ten classes both networks have a top-5 accuracy, at least as high as top-1."""
+    splits = {"train": ("train", 4), "validation": ("val", 2), "test": ("test", 2)}
+    for blue, (folder, count) in enumerate(splits.values()):
+        for level in range(10):
+            (root / f"data/grey/{folder}/grey{level}").mkdir(parents=True)
+            for number in range(count):
+                image = Image.new("RGB", (40, 40), (25 * level + number, 25 * level, 20 * blue))
+                image.save(root / f"data/grey/{folder}/grey{level}/{number}.png")
+    names = {name: f"data/grey/{folder}" for name, (folder, _) in splits.items()}
+    data = dataclasses.replace(shapes.make_data(()), **names)
+    classes = records.Classes(10, ())
+    quantization = shapes.make_quantization(max_accuracy_drop=100.0)
+    shapes.write_scripts(shapes.make_project(data=data, classes=classes, quantization=quantization), root)
+    for script in ("prepare.py", "train.py", "quantize.py --mode calib", "evaluate.py"):
+        ran = shapes.run_script(root, *script.split(), PYTHONPATH=FAKE)
+        assert ran.status == 0, ran.output
+    metrics = shapes.read_result(root, "evaluate")["metrics"]
+    assert 0.0 <= metrics["float_accuracy"] <= metrics["float_top5_accuracy"] <= 100.0
+    assert metrics["int8_top5_accuracy"] == metrics["float_top5_accuracy"]
+    assert f"top-5 {metrics['int8_top5_accuracy']:.2f} %" in ran.output
+
+
+@pytest.mark.parametrize("script", ["evaluate.py", "quantize.py --mode test"])
+def test_an_int8_network_that_yields_nan_is_refused(trained: Path, script: str) -> None:
+    """NaN among the scores would be an answer to argmax; the network and the image are named instead."""
+    set_up(trained)
+    assert quantize(trained, "calib").status == 0
+    ran = shapes.run_script(trained, *script.split(), PYTHONPATH=FAKE, FAKE_NNDCT="nan")
+    assert ran.status == 3
+    assert "the int8 network yields NaN or infinity, for " in ran.output
+    assert "across/00.png first" in ran.output
+    assert "Traceback" not in ran.output
+
+
+def test_an_emulated_fast_finetune_says_that_it_is_not_amds(trained: Path, tmp_path: Path) -> None:
+    """Its results, its log and the gate's line say so; with AMD's tool nothing of the kind is said."""
+    set_up(trained, fast_finetune=records.FastFinetune(True, 8), max_accuracy_drop=100.0)
+    (tmp_path / "pytorch_nndct").mkdir()
+    for file in (shapes.HERE / "fake_nndct/pytorch_nndct").glob("*.py"):
+        (tmp_path / "pytorch_nndct" / file.name).write_text(file.read_text() + "\n__emulator__ = True\n")
+    for path, expected in ((str(tmp_path), ["fast_finetune"]), (FAKE, None)):
+        for script, stage in (("quantize.py --mode calib", "calibrate"), ("evaluate.py", "evaluate")):
+            ran = shapes.run_script(trained, *script.split(), PYTHONPATH=path)
+            assert ran.status == 0, ran.output
+            assert shapes.read_result(trained, stage)["metrics"].get("not_amd") == expected
+            assert ("AMD's tool will not give this result" in ran.output) == bool(expected)
+        gate = "allows 100.0 (after dpuforge's own fast_finetune, not AMD's: no promise for a board)"
+        assert (gate in ran.output) == bool(expected)
+    set_up(trained, fast_finetune=records.FastFinetune(True, 8), max_accuracy_drop=1.0)
+    assert shapes.run_script(trained, "quantize.py", "--mode", "calib", PYTHONPATH=str(tmp_path)).status == 0
+    ran = shapes.run_script(trained, "evaluate.py", PYTHONPATH=str(tmp_path), FAKE_NNDCT="degrade")
+    assert ran.status == 3
+    assert "no promise for a board" in shapes.read_result(trained, "evaluate")["reason"]
 
 
 @pytest.mark.parametrize(
@@ -210,6 +291,8 @@ def test_a_network_that_yields_nan_is_refused(trained: Path, tmp_path: Path) -> 
     weights.write_bytes(sound)
     assert ran.status == 3
     assert "yields NaN or infinity" in ran.output
+    assert "train/model.pth: fc.bias holds NaN" in ran.output
+    assert "Traceback" not in ran.output
 
 
 RECORDED = {

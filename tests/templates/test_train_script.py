@@ -136,6 +136,86 @@ def test_teacher_without_a_head_for_the_classes_learns_it_first(root: Path) -> N
     assert "teacher: validation" in ran.output
 
 
+def break_network(root: Path, when: str, what: str) -> None:
+    """Make the small network do what once its count of training passes says when."""
+    path = root / "nets/tiny.py"
+    text = path.read_text(encoding="utf-8").replace("from torch import nn", "import torch\nfrom torch import nn")
+    text = text.replace("        super().__init__()\n", "        super().__init__()\n        self.passes = 0\n")
+    text = text.replace(
+        "        return self.fc(",
+        f"        self.passes += self.training\n        if {when}:\n            {what}\n        return self.fc(",
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def test_a_rate_too_high_stops_at_once(root: Path) -> None:
+    """The first NaN or infinity ends training with the batch, the epoch and the rate, and no weights are left."""
+    ran = train(root, train=shapes.make_train(epochs=3, optimizer=records.Optimizer("sgd", 1e30, 0.0, 0.0)))
+    assert ran.status == 3
+    reason = shapes.read_result(root, "train")["reason"]
+    assert re.search(r"in batch \d+ of \d+ of epoch 1, at learning rate 1e\+30: training stopped", reason)
+    assert "no epoch had ended well" in reason
+    assert "Traceback" not in ran.output
+    assert not list((root / "build/shapes/train").glob("*.pth"))
+
+
+def test_nan_in_a_later_epoch_keeps_the_last_good_one(root: Path) -> None:
+    """The weights of the best whole epoch stay, and a second run goes on after the last whole epoch."""
+    batches = 5  # of 8 images in 36
+    break_network(root, f"self.training and self.passes > {2 * batches + 1}", "x = x * float('nan')")
+    settings = shapes.make_train(epochs=6, early_stopping=None)
+    assert settings.batch_size == 8
+    ran = train(root, train=settings)
+    assert ran.status == 3
+    reason = shapes.read_result(root, "train")["reason"]
+    assert "the loss holds NaN" in reason
+    assert "in batch 2 of 5 of epoch 3, at learning rate " in reason
+    assert re.search(r"epoch [12], validation \d+\.\d\d %, is kept in train/model\.best\.pth", reason)
+    assert all(bool(torch.isfinite(value).all()) for value in read_weights(root, "model.best.pth").values())
+    assert "going on after epoch 2" in shapes.run_script(root, "train.py").output
+
+
+@pytest.mark.parametrize(
+    ("when", "what", "words"),
+    [
+        ("self.training", "x = x + torch.sqrt(self.stem[0].weight.sum() * 0.0)", "the gradient of stem.0.weight holds"),
+        ("self.passes == 3", "self.stem[1].running_var.fill_(float('inf'))", "stem.1.running_var holds infinity after"),
+        ("not self.training", "x = x * float('nan')", "a score holds NaN in evaluation"),
+        ("self.training", "x = x + float('inf')", "holds NaN in batch 1 of 5"),
+    ],
+)
+def test_nan_is_found_wherever_it_first_shows(root: Path, when: str, what: str, words: str) -> None:
+    """A gradient with a finite loss, batch-norm statistics, the evaluation alone: each is named and stops training."""
+    break_network(root, when, what)
+    ran = train(root, train=shapes.make_train(epochs=2))
+    assert ran.status == 3, ran.output
+    assert words in shapes.read_result(root, "train")["reason"]
+    assert not (root / "build/shapes/train/model.pth").exists()
+
+
+def test_start_weights_with_nan_are_refused_by_name(root: Path) -> None:
+    """A weights file with NaN is told from a rate that is too high."""
+    state = write_pretrained(root)
+    state["body.0.weight"][0] = float("nan")
+    torch.save(state, root / "weights/tiny.pth")
+    ran = train(root, model=PRETRAINED)
+    assert ran.status == 3
+    assert "tiny.pth: body.0.weight holds NaN" in ran.output
+    assert "learning rate" not in ran.output
+
+
+def test_training_says_what_its_accuracy_hides(root: Path) -> None:
+    """A network that has not learnt names the classes that it never recognises before anything is quantised."""
+    still = records.Optimizer("sgd", 1e-12, 0.0, 0.0)
+    ran = train(root, train=shapes.make_train(epochs=1, optimizer=still))
+    assert ran.status == 0, ran.output
+    metrics = shapes.read_result(root, "train")["metrics"]
+    assert metrics["accuracy_warnings"]
+    assert "warning: " + metrics["accuracy_warnings"][0]["text"] in ran.output
+    assert metrics["test_balanced_accuracy"] == pytest.approx(metrics["test_accuracy"])  # classes of one size
+    assert metrics["history"][0]["val_balanced_accuracy"] == metrics["val_balanced_accuracy"]
+
+
 def test_early_stopping_ends_a_training_that_stands_still(root: Path) -> None:
     """Without improvement for `patience` epochs the training stops."""
     stopping = records.EarlyStopping("val_accuracy", 2)

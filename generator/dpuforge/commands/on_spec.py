@@ -222,11 +222,21 @@ def _print_summary(document: dict[str, Any]) -> None:
     metrics = document["metrics"]
     if metrics["int8_accuracy"] is not None:
         kind = "emulated int8" if document["emulated"] else "int8"
+        own = f" after dpuforge's own {' and '.join(document['not_amd'])}, not AMD's" if document["not_amd"] else ""
         print(
-            f"{document['project']}: float {metrics['float_accuracy']:.2f} %, {kind} {metrics['int8_accuracy']:.2f} %, "
+            f"{document['project']}: float {_both(metrics, 'float')}, {kind} {_both(metrics, 'int8')}{own}, "
             f"drop {metrics['accuracy_drop']:.2f} points on {metrics['test_images']} test images"
         )
+    for warning in document["warnings"]:
+        print_message(f"warning: {warning['text']}")
     print(f"report: build/{document['project']}/report.html")
+
+
+def _both(metrics: dict[str, Any], network: str) -> str:
+    """Return an accuracy with the balanced one beside it."""
+    balanced = metrics[f"{network}_balanced_accuracy"]
+    beside = "" if balanced is None else f" (balanced {balanced:.2f} %)"
+    return f"{metrics[f'{network}_accuracy']:.2f} %{beside}"
 
 
 def report(spec: Spec) -> None:

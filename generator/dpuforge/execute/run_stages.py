@@ -17,7 +17,7 @@ from dpuforge.execute.compile_log import find_failures
 from dpuforge.execute.log_scan import scan_log
 from dpuforge.execute.process import explain_exit, run_logged
 from dpuforge.execute.results import RESULT, hash_file, read_result, write_result
-from dpuforge.execute.staleness import describe_inputs, explain_staleness, hash_inputs
+from dpuforge.execute.staleness import describe_inputs, explain_staleness, hash_inputs, hash_settings
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.result import StageResult, Status
@@ -200,8 +200,10 @@ class _StageRun:
             written = written.with_changes(metrics={**written.metrics, **verdict.metrics})
         if failure:
             written = written.with_changes(status=Status.FAILED, reason=failure)
-        key = hash_inputs(self.inputs())
-        return written.with_changes(seconds=seconds, key=key, board=self.stage.board, stage=self.stage.name)
+        inputs = self.inputs()
+        key, settings = hash_inputs(inputs), hash_settings(inputs)
+        name, board = self.stage.name, self.stage.board
+        return written.with_changes(seconds=seconds, key=key, settings=settings, board=board, stage=name)
 
     def _start_child(self) -> int:
         self.folders.build.mkdir(parents=True, exist_ok=True)

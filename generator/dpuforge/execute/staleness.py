@@ -42,6 +42,11 @@ def hash_inputs(inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
+def hash_settings(inputs: Mapping[str, Any]) -> str:
+    """Return the digest of what decides a stage but for the toolchain."""
+    return hash_inputs({name: value for name, value in inputs.items() if name != "toolchain"})
+
+
 def _hash_listing(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
@@ -63,10 +68,29 @@ def explain_staleness(folder: Path, key: str, root: Path) -> str:
         return f"last run {result.status.value}"
     if result.key != key:
         return "its script, settings, data, toolchain or an earlier stage's output changed"
-    for name, digest in result.outputs.items():
+    return _explain_files(result.outputs, root)
+
+
+def _explain_files(recorded: Mapping[str, str], root: Path) -> str:
+    for name, digest in recorded.items():
         path = root / name
         if not path.is_file():
             return f"{name} is missing"
         if hash_file(path) != digest:
             return f"{name} was changed"
     return ""
+
+
+def explain_age(result: StageResult, inputs: Mapping[str, Any], place: str, root: Path) -> str:
+    """Return why a result, good or bad, is not one of the present configuration, or "" where it is.
+
+    place names the toolchain that inputs were described with: a result of another one is judged by all else, since
+    its versions cannot be had here. The result of a script that was run by hand is judged by the files it read.
+    """
+    if not result.key:
+        return _explain_files(result.inputs, root)
+    if result.settings and result.settings != hash_settings(inputs):
+        return "its script, settings, data or an earlier stage's output changed"
+    if (not result.settings or result.toolchain.get("name") == place) and result.key != hash_inputs(inputs):
+        return "its toolchain changed"
+    return _explain_files(result.outputs, root)

@@ -43,6 +43,7 @@ ARTIFACTS = (
     Artifact("preprocess.py",         _of_project(contexts.make_preprocess_context)),
     Artifact("splits.py"),
     Artifact("model.py",              _of_project(contexts.make_model_context)),
+    Artifact("figures.py"),
     Artifact("prepare.py"),
     Artifact("train.py",              _of_project(contexts.make_train_context)),
     Artifact("inspect_model.py",      _of_targets(contexts.make_inspect_context)),

@@ -21,7 +21,8 @@ class StageResult:
     """One result.json. inputs and outputs map paths relative to the project root to sha256 digests.
 
     seconds is wall time. key is the digest of all that decides the stage (see execute/staleness.py); a result
-    without it was made by a script run by hand and counts as stale.
+    without it was made by a script run by hand and counts as stale. settings is the digest of the same without the
+    toolchain.
     """
 
     stage: str
@@ -34,6 +35,7 @@ class StageResult:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     board: str = ""
     key: str = ""
+    settings: str = ""
 
     def with_changes(self, **changes: Any) -> StageResult:
         """Return a copy with some fields replaced."""

@@ -9,6 +9,16 @@ from dpuforge.records.hardware import BoardTarget
 from dpuforge.records.result import StageResult, Status
 
 _ACCURACY = ("float_accuracy", "int8_accuracy", "accuracy_drop", "test_images")
+# What stands beside every accuracy: a figure alone hides which class is never recognised.
+_SHADOWS = (
+    *(
+        f"{name}_{figure}"
+        for name in ("float", "int8")
+        for figure in ("balanced_accuracy", "top5_accuracy", "interval")
+    ),
+    "drop_interval",
+    "max_accuracy_drop",
+)
 _NOT_RUN = "the compile stage has not run"
 
 
@@ -18,31 +28,61 @@ def build_report(
     toolchain: str,
     targets: Sequence[BoardTarget],
     results: Mapping[str, StageResult],
+    outdated: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the document of report.json.
 
     results maps stage keys ("evaluate", "compile/KV260") to what the stages left; a stage that has not run is
-    absent and its figures are null. Accuracies are percentages of top-1 on the test split.
+    absent and its figures are null. outdated says of which of them the figures are of an earlier configuration, and
+    why: they are left out. Accuracies are percentages of top-1 on the test split.
     """
-    evaluated = results["evaluate"].metrics if "evaluate" in results else {}
-    metrics = {name: evaluated.get(name) for name in _ACCURACY}
-    extra = {name: value for name, value in evaluated.items() if name not in _ACCURACY}
+    stale = dict(outdated or {})
+    current = {key: result for key, result in results.items() if key not in stale}
+    evaluated = current["evaluate"].metrics if "evaluate" in current else {}
+    metrics = {name: evaluated.get(name) for name in (*_ACCURACY, *_SHADOWS)}
     return {
         "project": project,
         "toolchain": toolchain,
         "emulated": toolchain == "emulator",
         "spec_sha256": spec_sha256,
-        "metrics": {**metrics, **extra},
-        "boards": {target.board: _describe_board(target, results) for target in targets},
-        "stages": [result.to_json() for result in results.values()],
+        "not_amd": sorted({step for result in current.values() for step in result.metrics.get("not_amd", ())}),
+        "warnings": [*_warn_of_age(stale), *_gather_warnings(current)],
+        "metrics": {**metrics, **evaluated},
+        "boards": {target.board: _describe_board(target, current, stale) for target in targets},
+        "stages": [_describe_stage(result, stale.get(key, "")) for key, result in results.items()],
     }
 
 
-def _describe_board(target: BoardTarget, results: Mapping[str, StageResult]) -> dict[str, Any]:
+def _warn_of_age(stale: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return a warning for each stage whose figures a reader would look for and not find."""
+    shown = [key for key in stale if key in ("evaluate", "preflight") or key.startswith("compile/")]
+    text = "what {} left is of an earlier configuration and is not shown: {}"
+    return [{"stage": key, "code": "OUT_OF_DATE", "text": text.format(key, stale[key])} for key in shown]
+
+
+def _gather_warnings(current: Mapping[str, StageResult]) -> list[dict[str, Any]]:
+    """Return what the accuracies hide: evaluate's word, or train's, who knows the float network alone."""
+    for key in ("evaluate", "train"):
+        if key in current and "accuracy_warnings" in current[key].metrics:
+            return [{"stage": key, **item} for item in current[key].metrics["accuracy_warnings"]]
+    return []
+
+
+def _describe_stage(result: StageResult, why_stale: str) -> dict[str, Any]:
+    """Return the row of a stage; the figures of an outdated one are left out."""
+    document = result.to_json()
+    return {**document, "metrics": {}, "stale": why_stale} if why_stale else document
+
+
+def _describe_board(
+    target: BoardTarget, results: Mapping[str, StageResult], stale: Mapping[str, str]
+) -> dict[str, Any]:
     compiled = results.get(f"compile/{target.board}")
     checked = results["preflight"].metrics if "preflight" in results else {}
     predicted = checked.get("boards", {}).get(target.board, {})
     done = compiled is not None and compiled.status is Status.DONE
+    old = stale.get(f"compile/{target.board}")
+    absent = f"compiled by an earlier configuration only: {old}" if old else _NOT_RUN
     return {
         "target": target.target,
         "fingerprint": target.fingerprint_text,
@@ -51,5 +91,5 @@ def _describe_board(target: BoardTarget, results: Mapping[str, StageResult]) -> 
         "latency_ms_estimate": predicted.get("latency_ms"),
         "cpu_ops": predicted.get("cpu_ops", []),
         "compiled": done,
-        "reason": "" if done else (compiled.reason if compiled is not None else _NOT_RUN),
+        "reason": "" if done else (compiled.reason if compiled is not None else absent),
     }

@@ -33,7 +33,29 @@ def _render(name: str, escape: bool, document: Mapping[str, Any], curves: str) -
         autoescape=escape,
     )
     environment.filters["figure"] = format_figure
-    return environment.get_template(name).render(report=document, curves=curves)
+    environment.filters["interval"] = format_interval
+    environment.filters["cell"] = escape_cell
+    return environment.get_template(name).render(report=document, curves=curves, classes=sort_classes(document))
+
+
+def sort_classes(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the rows of the classes, those first that int8 costs most, then those that it recognises least."""
+    rows = document["metrics"].get("per_class") or []
+    return sorted(rows, key=lambda row: (-(row["recall_drop"] or 0.0), _or_last(row["int8_recall"]), row["class"]))
+
+
+def _or_last(recall: float | None) -> float:
+    return 101.0 if recall is None else recall
+
+
+def escape_cell(text: str) -> str:
+    """Return a text that stays within one cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def format_interval(bounds: Sequence[float] | None) -> str:
+    """Return an interval as "low to high", or a dash where there is none."""
+    return " to ".join(format_figure(bound) for bound in bounds) if bounds else "–"
 
 
 def format_figure(value: Any, unit: str = "") -> str:

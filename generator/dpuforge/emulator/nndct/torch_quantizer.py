@@ -38,6 +38,10 @@ from dpuforge.emulator.nndct.quant_module import QuantModule, export_torch_scrip
 from dpuforge.emulator.quantise.settings import Settings, ToolOptions
 from dpuforge.emulator.quantised_graph import QuantisedGraph
 
+_OWN_FINETUNING = (
+    "fast_finetune of this emulator is an algorithm of its own: the weights and the accuracy that it leads to are not "
+    "those of AMD's tool. Plain calibration is repeated exactly."
+)
 _EXAMPLE = (
     "https://github.com/Xilinx/Vitis-AI/blob/master/src/Vitis-AI-Quantizer/vai_q_pytorch/example/resnet18_quant.py."
 )
@@ -235,6 +239,7 @@ class torch_quantizer:
         if self.mode != "calib":
             log.warn("FINETUNE_IGNORED", "Finetune function will be ignored in test mode!")
             return
+        log.warn("", _OWN_FINETUNING)
         finetune_layers(self._module, self.output_dir, run_fn, tuple(run_args))
         self._fast_finetuned = True
 
