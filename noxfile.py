@@ -50,6 +50,12 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Try inputs at random for a fixed time (DPUFORGE_FUZZ_SECONDS for each test, from DPUFORGE_FUZZ_SEED on)."""
+    run_module(session, "pytest", "-q", "-m", "fuzz", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed side by side; figures go to docs/ by hand, with machine and date."""
     for script in ("generate", "emulator", "sensitivity"):

@@ -16,13 +16,19 @@ import platform
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl on a busy machine
 
 PROJECT = "fruits30_kv260"
 ROOT = Path(__file__).resolve().parent.parent.parent  # <root>/generated/<project>/results.py
-FAILED, TOOL_MISSING, INTERRUPTED = 3, 4, 130  # exit statuses
+HERE = Path(__file__).resolve().parent
+BAD_SPEC, FAILED, TOOL_MISSING, INTERRUPTED = 2, 3, 4, 130  # exit statuses
+INSTALL = {"PIL": "pillow"}  # what pip calls a package, where it has another name than in Python
+OPTIONAL = ("PIL", "mlxtend", "numpy", "onnx", "onnxruntime", "timm", "torch", "torchvision", "tqdm")
+TOOLS = ("pytorch_nndct", "dpuforge")  # may lie below the root, and are not the user's
+OWN_FOLDERS = set()  # of the user's networks, where they lie outside the root
 VERSIONED = ("torch", "torchvision", "timm", "numpy", "PIL", "pytorch_nndct")
 
 
@@ -108,6 +114,57 @@ def describe_toolchain():
     return {"name": name, "versions": versions}
 
 
+def is_own_code(file, root):
+    """Say whether a file of Python code is the user's own: below the root, and neither ours nor installed."""
+    path = Path(os.path.abspath(str(file)))
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    tools = [Path(sys.modules[name].__file__).parent for name in TOOLS if name in sys.modules]
+    if installed or path.parent == HERE or not path.is_file() or set(tools) & set(path.parents):
+        return False
+    prefix, base = Path(sys.prefix), Path(os.path.abspath(str(root)))
+    if base in prefix.parents and prefix in path.parents:  # an environment that lies in the project
+        return False
+    return any(Path(folder) in path.parents for folder in (base, *OWN_FOLDERS))
+
+
+def name_file(file, root):
+    """Return a path as the user would write it: relative to the root where it lies below."""
+    path, base = Path(os.path.abspath(str(file))), Path(os.path.abspath(str(root)))
+    return path.relative_to(base).as_posix() if base in path.parents else str(path)
+
+
+def locate_error(error, root):
+    """Return "path:line: function" of the user's innermost line that an error passed, "" where none."""
+    if isinstance(error, SyntaxError) and error.filename and is_own_code(error.filename, root):
+        return f"{name_file(error.filename, root)}:{error.lineno}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_own_code(f.filename, root)]
+    if not frames:
+        return ""
+    line = f"{name_file(frames[-1].filename, root)}:{frames[-1].lineno}"
+    return line if frames[-1].name == "<module>" else f"{line}: {frames[-1].name}"
+
+
+def explain_error(error, root, place=""):
+    """Return an error of the user's code as "path:line: function: what"; its traceback goes to the log.
+
+    place stands for an error that passed none of the user's lines.
+    """
+    traceback.print_exception(type(error), error, error.__traceback__)
+    text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+    text = text if len(text) <= 300 else text[:297] + "..."
+    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{locate_error(error, root) or place}: {what}" + advise(error)
+
+
+def advise(error):
+    """Return the command that installs a missing package, for the end of a message."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    name = error.name.partition(".")[0]
+    known = name in OPTIONAL
+    return f": {sys.executable} -m pip install {INSTALL.get(name, name)}" if known else ""
+
+
 class Stage:
     """One stage: `with Stage("train", arguments) as stage:` leaves <build>/train/result.json.
 
@@ -159,6 +216,13 @@ class Stage:
             self._end(str(error), error.status)
         if kind is SystemExit:  # the quantizer leaves this way, sometimes even with status 0
             self._end(f"a tool ended the script with exit status {error.code}", FAILED)
+        if hasattr(error, "remedy"):  # what the emulator refuses, with what to do
+            self._end(" ".join(str(error).split()), FAILED)
+        if locate_error(error, self.root):
+            self._end("model.backbone: " + explain_error(error, self.root), FAILED)
+        if kind is ModuleNotFoundError and advise(error):
+            name = error.name.partition(".")[0]
+            self._end(f"the package {name} is not installed{advise(error)}", TOOL_MISSING)
         self._write("failed", f"{kind.__name__}: {error}")
         return False
 

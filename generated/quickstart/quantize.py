@@ -125,6 +125,8 @@ def import_quantizer():
         text = "pytorch_nndct is not installed: run inside AMD's image, or with dpuforge's emulator"
         hint = " (PYTHONPATH=$(dpuforge emulator-path))"
         raise Failure(text + hint, results.TOOL_MISSING) from None
+    except SystemExit as ended:  # the emulator, where this Python or torch is too old for it
+        raise Failure(getattr(ended, "reason", str(ended)), results.TOOL_MISSING) from None
     return pytorch_nndct.apis
 
 

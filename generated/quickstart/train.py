@@ -26,7 +26,8 @@ from tqdm import tqdm
 # isort: split
 import figures
 import preprocess
-from model import BACKBONE, WEIGHTS, build_model, find_broken, list_learned, read_state
+from checkpoint import read_own
+from model import BACKBONE, WEIGHTS, build_model, find_broken, list_learned, list_sources
 from results import Failure, Stage
 from splits import Images, Split
 
@@ -40,7 +41,7 @@ CURVE = ("train_accuracy", "train_loss", "val_accuracy", "val_loss", "val_balanc
 SEED = 0
 WORKERS = 0  # data loader processes
 DEVICE = "auto"  # auto, cpu or cuda
-SCRIPTS = ("train.py", "model.py", "splits.py", "preprocess.py")
+SCRIPTS = ("train.py", "model.py", "checkpoint.py", "splits.py", "preprocess.py")
 # The user's own files that training starts from.
 STARTING_FILES = ()
 
@@ -201,7 +202,7 @@ def fit(model, name, run):
         text += " balanced {:.2f} %, {:.1f} s"
         spent = time.time() - started
         print(text.format(name, epoch, EPOCHS, *trained, *validated, spent), flush=True)
-    model.load_state_dict(read_state(best))
+    model.load_state_dict(read_own(best))
     return history
 
 
@@ -237,7 +238,7 @@ def update(history, epoch, val_accuracy, val_loss):
 def resume(last, config, parts):
     """Load a killed run's last whole epoch, unless scripts or data have changed since."""
     if last.is_file():
-        state = read_state(last)
+        state = read_own(last)
         if state["config"] == config:
             for key, part in parts.items():
                 part.load_state_dict(state[key])
@@ -260,8 +261,10 @@ def make_run(stage, arguments):
     order = EpochOrder(len(train))
     loading = {"num_workers": arguments.workers, "persistent_workers": arguments.workers > 0}
     loading["batch_size"] = BATCH_SIZE
-    alone = len(train) % BATCH_SIZE == 1  # batch-norm cannot learn from a batch of one
-    sources = [Path(__file__).with_name(name) for name in SCRIPTS] + find_inputs(arguments)
+    alone = len(train) > BATCH_SIZE > 1 and len(train) % BATCH_SIZE == 1  # too few for batch-norm
+    own = [arguments.root / name for name in list_sources(arguments.root)]
+    stage.inputs.update({stage.name_path(path): results.hash_file(path) for path in own})
+    sources = [Path(__file__).with_name(name) for name in SCRIPTS] + find_inputs(arguments) + own
     return SimpleNamespace(
         folder=stage.folder,
         config=results.hash_lines(results.hash_file(source) for source in sources),
@@ -292,9 +295,9 @@ def train(stage, arguments):
     """Train, keep the best epoch, measure it on the test split, write model.pth and model.json."""
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    run = make_run(stage, arguments)
     torch.manual_seed(SEED)  # the new head's first values
     model = build_model(arguments.root)
+    run = make_run(stage, arguments)
     print_summary(model)
     history = fit(model, "model", run)
     stage.metrics.update(judge(model, history, arguments, run))

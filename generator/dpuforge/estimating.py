@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from dpuforge.errors import MissingToolError, StageError, UsageError
+from dpuforge.errors import StageError, UsageError
 from dpuforge.hardware.estimate import Estimate, estimate_operators, find_target
 from dpuforge.load.boards.catalogue import shipped_catalogue
 from dpuforge.load.boards.lock_file import resolve_targets
 from dpuforge.load.boards.resolve_board import HardwareError, resolve_board
 from dpuforge.load.load_spec import load_project
+from dpuforge.looking import Look, look_at_network
 from dpuforge.paths import find_root
 from dpuforge.records.hardware import BoardTarget, Catalogue
 from dpuforge.records.job import Job
 from dpuforge.records.operator import Operator
 from dpuforge.records.project import Project
-
-_RUN_EXTRA = "pip install 'dpuforge[run]' (timm backbones: 'dpuforge[all]')"
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,10 @@ def estimate_spec(path: Path, boards: tuple[str, ...], release: str) -> tuple[Es
     project = loaded.project
     built = resolve_targets(catalogue, loaded) if release in ("", project.target.vitis_ai) else ()
     targets = _resolve_boards(catalogue, release or project.target.vitis_ai, boards, project, built)
-    return sort_fastest(estimate_boards(catalogue, capture_project(project, find_root(path)), targets))
+    look = look_at_network(project, find_root(path), built, catalogue.releases[project.target.vitis_ai])
+    for warning in look.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return sort_fastest(estimate_boards(catalogue, look.operators, targets))
 
 
 def estimate_xmodel(path: Path, boards: tuple[str, ...], release: str) -> tuple[Estimate, ...]:
@@ -115,22 +115,22 @@ def _refuse_stops(operators: Iterable[Operator]) -> None:
         )
 
 
-def check_before_training(job: Job) -> tuple[str, ...]:
-    """Predict the partition before hours of training; return one line per board.
+def check_before_training(job: Job, look: Look) -> tuple[str, ...]:
+    """Predict the partition of a network before hours of training; return one line per board.
 
     Raises StageError where an operator could run nowhere, or a board's predicted number of DPU subgraphs is not what
     the spec demands.
     """
     wanted = job.project.target.dpu_subgraphs
-    operators = capture_project(job.project, job.root)
-    _refuse_stops(operators)
+    _refuse_stops(look.operators)
     lines, wrong = [], []
-    for estimate in sort_fastest(estimate_boards(job.catalogue, operators, job.targets)):
+    for estimate in sort_fastest(estimate_boards(job.catalogue, look.operators, job.targets)):
         board, count = estimate.board, estimate.partition.dpu_subgraphs
         lines.append(f"{board.board} ({board.target}): {count} DPU subgraph(s) predicted")
         if count != wanted:
             wrong.append(f"{board.board}: {count} predicted, {wanted} demanded by target.dpu_subgraphs")
             wrong += [f"  {cpu.operator.module}: {cpu.reason}" for cpu in estimate.partition.cpu]
+    wrong += [f"  {line} decides by a tensor's value what runs" for line in look.frozen if wrong]
     if wrong:
         raise StageError(
             "before training: the network would not run on the DPU as the spec demands\n" + "\n".join(wrong),
@@ -175,57 +175,3 @@ def newest_release(catalogue: Catalogue, board: str) -> str:
             continue
         return release
     raise UsageError(f"no release has a default DPU for {board}", "name a release with --release, or a dpu in a spec")
-
-
-def capture_project(project: Project, root: Path) -> tuple[Operator, ...]:
-    """Return the operators of the xmodel that a project's network will become; no weights are made and none are loaded.
-
-    Raises MissingToolError without torch, UsageError where the backbone cannot be built.
-    """
-    try:
-        from dpuforge.emulator.export.network_operators import capture_operators
-    except ImportError as error:
-        raise MissingToolError(f"{error.name} cannot be imported", _RUN_EXTRA) from error
-    build = _find_builder(project.model.backbone, project.classes.count, root)
-    return capture_operators(build, project.model.input.height, project.model.input.width, _rewrites(project))
-
-
-def _rewrites(project: Project) -> Any:
-    """Return what the quantizer will rewrite in the network, as the spec's configuration has it."""
-    from dpuforge.emulator.prepare.passes import PrepareOptions
-
-    given = project.quantization
-    return PrepareOptions(
-        equalisation=given.include_cle,
-        relu6_to_relu=given.convert_relu6_to_relu,
-        silu_to_hswish=given.convert_silu_to_hswish,
-    )
-
-
-def _find_builder(backbone: str, classes: int, root: Path) -> Callable[[], Any]:
-    path, colon, factory = backbone.rpartition(":")
-    if colon and path.endswith(".py"):
-        return _load_factory(root / path, factory)
-    if backbone.startswith("timm/"):
-        try:
-            import timm
-        except ImportError as error:
-            raise MissingToolError("timm cannot be imported", _RUN_EXTRA) from error
-        return lambda: timm.create_model(backbone.removeprefix("timm/"), pretrained=False, num_classes=classes)
-    from torchvision import models
-
-    extra = {"init_weights": False} if backbone in ("googlenet", "inception_v3") else {}
-    return lambda: models.get_model(backbone, weights=None, num_classes=classes, **extra)
-
-
-def _load_factory(path: Path, factory: str) -> Callable[[], Any]:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise UsageError(f"model.backbone: {path} does not exist")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    found: Callable[[], Any] | None = getattr(module, factory, None)
-    if found is None:
-        raise UsageError(f"model.backbone: {path} has no {factory}")
-    return found

@@ -22,6 +22,7 @@ from dpuforge.execute.run_stages import (
 )
 from dpuforge.execute.staleness import describe_inputs, explain_age, explain_staleness, hash_inputs
 from dpuforge.execute.toolchain import ToolchainPlace, find_toolchain
+from dpuforge.looking import add_sources, is_known, look_at_network, remember
 from dpuforge.plan.flow_contexts import find_image
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan, PlannedStage
@@ -69,24 +70,38 @@ def choose_work(job: Job, plan: Plan, request: Request) -> Work:
     others, selection = job.other_boards(request.boards), request.selection
     if selection.start == "report":
         return Work(place)
-    stages = [stage for stage in plan.stages if not stage.board or stage.board not in others]
+    planned = add_sources(plan, job.build).stages
+    stages = [stage for stage in planned if not stage.board or stage.board not in others]
     until_report = Selection(selection.start, "" if selection.until == "report" else selection.until)
     chosen = select_stages(stages, until_report)
     check_tools([stage for stage, _ in chosen], place)
-    _check_partition(job, [stage for stage, _ in chosen])
+    if any("model.py" in stage.scripts for stage, _ in chosen):
+        _look_before_running(job, place, [stage for stage, _ in chosen])
+        sources = {stage.key: stage for stage in add_sources(plan, job.build).stages}
+        chosen = tuple((sources[stage.key], forced) for stage, forced in chosen)
     return Work(place, chosen, request.jobs)
 
 
-def _check_partition(job: Job, chosen: Sequence[PlannedStage]) -> None:
-    """Refuse, before a training that has never been done, a network that would not run on the DPU as demanded."""
+def _look_before_running(job: Job, place: ToolchainPlace, chosen: Sequence[PlannedStage]) -> None:
+    """Refuse a network that cannot go through all stages, once for each state of its files and its spec.
+
+    Before a training that has never been done, the partition is predicted too.
+    """
     training = [stage for stage in chosen if stage.name == "train"]
     on_dpu = job.project.quantization.target_device == "DPU"
-    if not training or not on_dpu or read_result(job.build / training[0].key) is not None:
+    new = bool(training) and on_dpu and read_result(job.build / training[0].key) is None
+    if not new and is_known(job.project, job.build, job.root, place):
         return
-    from dpuforge.estimating import check_before_training
-
-    for line in check_before_training(job):
+    look = look_at_network(job.project, job.root, job.targets, job.release, place)
+    for line in (*look.notes, *(f"warning: {text}" for text in look.warnings)):
         print(line, file=sys.stderr)
+    if new:
+        from dpuforge.estimating import check_before_training
+
+        seen = look if look.operators else look_at_network(job.project, job.root, job.targets, job.release)
+        for line in check_before_training(job, seen):
+            print(line, file=sys.stderr)
+    remember(look, job.project, job.build, job.root, place)
 
 
 def make_check(job: Job) -> Check:
@@ -116,7 +131,9 @@ def find_failure(results: Sequence[StageResult], build: Path) -> Failure | None:
     for result in results:
         if result.status is Status.FAILED:
             key = f"{result.stage}/{result.board}" if result.board else result.stage
-            return Failure(key, result.reason, build / key / LOG)
+            lacks_tool = result.exit_code == ExitCode.ENVIRONMENT
+            code = ExitCode.ENVIRONMENT if lacks_tool else ExitCode.STAGE_FAILED
+            return Failure(key, result.reason, build / key / LOG, code)
     return None
 
 
@@ -183,6 +200,7 @@ def _find_place_if_any(job: Job) -> ToolchainPlace:
 def find_stale(job: Job, plan: Plan, toolchain: str) -> list[dict[str, Any]]:
     """Return one row per stage: its key, why it must run ("" where it need not or cannot), its minutes last time."""
     place = find_place(job, toolchain)
+    plan = add_sources(plan, job.build)
     results = read_results(job, plan)
     stale: dict[str, str] = {}
     rows = []

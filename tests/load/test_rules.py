@@ -16,7 +16,7 @@ from .conftest import GOOD
 CASES = [
     ("resnet18}", "vit_b_16, input: {height: 256, width: 256}}", "error", "model.input", "takes 224 x 224 pixels"),
     ("resnet18}", "resnet18, weights: none}", "warning", "model.weights", "never learn"),
-    ("resnet18}", 'resnet18, weights: "a b.pth"}', "error", "model.weights", "without spaces"),
+    ("resnet18}", 'resnet18, weights: "a b"}', "error", "model.weights", "without spaces"),
     ("resnet18}", "timm/, weights: none}", "error", "model.backbone", "no such torchvision"),
     ("{train: d/train, validation: d/val, test: d/test}", "{source: mnist5k}", "error", "classes", "has 10 classes"),
     ("d/test}", "d/test, preprocess: {resize: 224, crop: null}}", "error", "data.preprocess.resize", "without a crop"),

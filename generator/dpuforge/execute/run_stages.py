@@ -199,7 +199,7 @@ class _StageRun:
             failure = verdict.failure
             written = written.with_changes(metrics={**written.metrics, **verdict.metrics})
         if failure:
-            written = written.with_changes(status=Status.FAILED, reason=failure)
+            written = written.with_changes(status=Status.FAILED, reason=failure, exit_code=code)
         inputs = self.inputs()
         key, settings = hash_inputs(inputs), hash_settings(inputs)
         name, board = self.stage.name, self.stage.board

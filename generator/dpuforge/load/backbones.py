@@ -16,7 +16,8 @@ from dpuforge.paths import find_shipped
 DEFAULT_INPUT = 224
 DEFAULT_RESIZE = 256
 _TIMM = re.compile(r"timm/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
-_FACTORY = re.compile(r"[^:\s]+\.py:[A-Za-z_][A-Za-z0-9_]*")
+_FACTORY = re.compile(r"[^:\x00-\x1f]+\.py:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,11}")
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def find_weights(backbone: str, weights: str) -> Weights | None:
 
 def is_weights_file(weights: str) -> bool:
     """Say whether weights names a state_dict rather than published weights."""
-    return "/" in weights or weights.endswith((".pth", ".pt", ".bin", ".safetensors"))
+    stem, dot, suffix = weights.rpartition(".")
+    return "/" in weights or bool(stem and _SUFFIX.fullmatch(dot + suffix))
 
 
 def _build(name: str, row: Mapping[str, Any]) -> Backbone:

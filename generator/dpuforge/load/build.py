@@ -61,7 +61,14 @@ def build_project(spec: Spec, root: Path, files: tuple[SourceFile, ...]) -> Proj
 
 
 def _build_model(spec: Spec) -> Model:
-    return Model(**{**spec, "input": InputSize(**spec["input"])})
+    return Model(**{**spec, "input": InputSize(**spec["input"]), **_build_ends(spec)})
+
+
+def _build_ends(spec: Spec) -> dict[str, Any]:
+    """Return head and output of a network as the records hold them."""
+    head, output = spec["head"], spec["output"]
+    names = () if head is None else (head,) if isinstance(head, str) else tuple(head)
+    return {"head": names, "output": None if output is None else str(output)}
 
 
 def _build_classes(value: int | str | list[str], root: Path) -> Classes:
@@ -96,9 +103,13 @@ def _build_transfer(spec: Spec) -> Transfer:
     converted = {
         "method": Method(spec["method"]),
         "freeze": Freeze(**{**freeze, "layers": _build_layers(freeze["layers"])}),
-        "teacher": None if teacher is None else Teacher(**_real(teacher, "temperature", "alpha")),
+        "teacher": None if teacher is None else _build_teacher(teacher),
     }
     return Transfer(**{**spec, **converted})
+
+
+def _build_teacher(spec: Spec) -> Teacher:
+    return Teacher(**{**_real(spec, "temperature", "alpha"), **_build_ends(spec)})
 
 
 def _build_layers(value: str | Spec) -> FrozenLayers:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from dpuforge.load.backbones import classify_backbone, load_backbones
+from dpuforge.load.backbones import classify_backbone, is_weights_file, load_backbones
 from dpuforge.load.findings import Path, show_value
 
 MAX_CLASSES = 100_000
 SIZE_PX = (8, 8192)
 _FINGERPRINT = re.compile(r"0x[0-9a-fA-F]{1,16}")
 _WEIGHTS = re.compile(r"[^\s\x00-\x1f]+")
+_LAYER = re.compile(r"[^\s.\x00-\x1f]+(\.[^\s.\x00-\x1f]+)*")
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,31 @@ def check_backbone(value: object) -> Iterator[Fault]:
 
 
 def check_weights(value: object) -> Iterator[Fault]:
-    """One word: an enum name, a tag, none, or a path; which ones a backbone has is a rule of its own."""
-    if isinstance(value, str) and not _WEIGHTS.fullmatch(value):
+    """One word: an enum name, a tag, none; or a path. Which ones a backbone has is a rule of its own."""
+    if isinstance(value, str) and not _WEIGHTS.fullmatch(value) and not is_weights_file(value.strip()):
         yield Fault(
-            f"should be one name or path without spaces, got {show_value(value)}", "write none for random weights"
+            f"should be one name without spaces, or a path, got {show_value(value)}", "write none for random weights"
         )
+
+
+def check_head(value: object) -> Iterator[Fault]:
+    """A layer's dotted name, or a list of them."""
+    remedy = "write the layer's name as the network has it, for example classifier.1"
+    for index, name in enumerate(value if isinstance(value, list) else [value] if value is not None else []):
+        where: Path = (index,) if isinstance(value, list) else ()
+        if not isinstance(name, str) or not _LAYER.fullmatch(name):
+            yield Fault(f"should be the name of a layer, got {show_value(name)}", remedy, where)
+    if value == []:
+        yield Fault("should name at least one layer, got []", remedy)
+
+
+def check_output(value: object) -> Iterator[Fault]:
+    """A place from 0, or a key or field; dots lead deeper."""
+    text = isinstance(value, str) and _LAYER.fullmatch(value)
+    place = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if value is not None and not text and not place:
+        remedy = "write its place, counted from 0, or its key, for example logits"
+        yield Fault(f"should name one output, got {show_value(value)}", remedy)
 
 
 def check_classes(value: object) -> Iterator[Fault]:

@@ -45,6 +45,12 @@ class _SpecValidator(Validator):  # type: ignore[misc]
     def _check_with_weights(self, field: str, value: object) -> None:
         self._apply(forms.check_weights, field, value)
 
+    def _check_with_head(self, field: str, value: object) -> None:
+        self._apply(forms.check_head, field, value)
+
+    def _check_with_output(self, field: str, value: object) -> None:
+        self._apply(forms.check_output, field, value)
+
     def _check_with_classes(self, field: str, value: object) -> None:
         self._apply(forms.check_classes, field, value)
 

@@ -42,8 +42,10 @@ ARTIFACTS = (
     Artifact("results.py"),
     Artifact("preprocess.py",         _of_project(contexts.make_preprocess_context)),
     Artifact("splits.py"),
+    Artifact("checkpoint.py"),
     Artifact("model.py",              _of_project(contexts.make_model_context)),
     Artifact("figures.py"),
+    Artifact("check_model.py",        _of_project(contexts.make_check_model_context)),
     Artifact("prepare.py"),
     Artifact("train.py",              _of_project(contexts.make_train_context)),
     Artifact("inspect_model.py",      _of_targets(contexts.make_inspect_context)),
@@ -59,6 +61,19 @@ ARTIFACTS = (
     Artifact("deploy/README.md",      deploy_contexts.make_readme_context),
 )
 # fmt: on
+
+
+# What a first look at the network runs: check_model.py and all that it imports.
+NETWORK_CHECK = (
+    "results.py",
+    "preprocess.py",
+    "splits.py",
+    "checkpoint.py",
+    "model.py",
+    "figures.py",
+    "train.py",
+    "check_model.py",
+)
 
 
 def plan_files(project: Project, targets: Sequence[BoardTarget], release: Release) -> tuple[PlannedFile, ...]:

@@ -49,6 +49,15 @@ class TrainContext:
 
 
 @dataclass(frozen=True)
+class CheckModelContext:
+    """Context of check_model.py: which pieces of model.py and train.py there are to try."""
+
+    freezes: bool
+    uses_head: bool
+    uses_timm: bool
+
+
+@dataclass(frozen=True)
 class InspectContext:
     """Context of inspect_model.py; targets maps a board to its DPU's name or fingerprint."""
 
@@ -115,6 +124,16 @@ def make_train_context(project: Project) -> TrainContext:
         teacher_weights=_name_weights(teacher.weights) if teacher else None,
         teacher_kind=teacher_kind,
         starting_files=find_starting_files(project),
+    )
+
+
+def make_check_model_context(project: Project) -> CheckModelContext:
+    """Return the context of check_model.py."""
+    train = make_train_context(project)
+    return CheckModelContext(
+        freezes=train.freezes,
+        uses_head=train.uses_head,
+        uses_timm=make_model_context(project).uses_timm,
     )
 
 

@@ -9,7 +9,7 @@ from dpuforge.plan.contexts import find_starting_files
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.project import Project
 
-NETWORK_SCRIPTS = ("model.py", "preprocess.py", "splits.py", "results.py", "figures.py")
+NETWORK_SCRIPTS = ("model.py", "checkpoint.py", "preprocess.py", "splits.py", "results.py", "figures.py")
 # compile.sh ends with the folder that is copied to the board.
 BUNDLE_PARTS = (
     "bundle.py",

@@ -48,12 +48,15 @@ class InputSize:
 class Model:
     """The neural network: backbone is a torchvision name, `timm/<name>` or `path/to/net.py:factory`.
 
-    weights is a torchvision enum name, "none", or the path of a state_dict.
+    weights is a torchvision enum name, "none", or the path of a state_dict. head names the layers that make the
+    scores (none: a forward pass finds them), output the one of several outputs that holds them.
     """
 
     backbone: str
     weights: str
     input: InputSize
+    head: tuple[str, ...] = ()
+    output: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,8 @@ class Teacher:
     weights: str
     temperature: float
     alpha: float
+    head: tuple[str, ...] = ()
+    output: str | None = None
 
 
 @dataclass(frozen=True)

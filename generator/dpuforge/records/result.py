@@ -22,7 +22,7 @@ class StageResult:
 
     seconds is wall time. key is the digest of all that decides the stage (see execute/staleness.py); a result
     without it was made by a script run by hand and counts as stale. settings is the digest of the same without the
-    toolchain.
+    toolchain. exit_code is that of a script that failed.
     """
 
     stage: str
@@ -36,6 +36,7 @@ class StageResult:
     board: str = ""
     key: str = ""
     settings: str = ""
+    exit_code: int = 0
 
     def with_changes(self, **changes: Any) -> StageResult:
         """Return a copy with some fields replaced."""
@@ -44,7 +45,7 @@ class StageResult:
     def to_json(self) -> dict[str, Any]:
         """Return the document of result.json."""
         document = {**asdict(self), "status": self.status.value}
-        return {name: value for name, value in document.items() if name != "board" or value}
+        return {name: value for name, value in document.items() if name not in ("board", "exit_code") or value}
 
 
 def parse_result(document: Any) -> StageResult | None:

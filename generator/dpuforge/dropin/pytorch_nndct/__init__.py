@@ -1,9 +1,11 @@
 """Stands in for AMD's pytorch_nndct where this folder is on PYTHONPATH: the API, computed by dpuforge's emulator."""
 
-import dpuforge_dropin  # type: ignore[import-not-found]  # noqa: F401  (makes dpuforge importable)
+import dpuforge_dropin  # type: ignore[import-not-found]  # makes dpuforge importable
+
+dpuforge_dropin.require_torch()
 
 # isort: split
-from dpuforge.emulator.nndct.log import QUANTIZER_VERSION as __version__
+from dpuforge.emulator.nndct.log import QUANTIZER_VERSION as __version__  # noqa: E402
 
 __emulator__ = True  # how a result records which toolchain made it
 

@@ -53,7 +53,10 @@ class Inspector:
         log.note("=>Start to inspect model...")
         given = input_args if isinstance(input_args, (tuple, list)) else (input_args,)
         shapes = [tuple(leaf.shape) for leaf in leaves(given) if isinstance(leaf, torch.Tensor)]
-        operators = list_operators(capture_shapes(module, *shapes))
+        graph = capture_shapes(module, *shapes)
+        for line in graph.frozen:
+            log.warn("", f"Python reads a tensor's value at {line}: what it decided is frozen as for zeros.")
+        operators = list_operators(graph)
         partition = partition_operators(operators, self._target)
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)

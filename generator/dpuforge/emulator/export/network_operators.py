@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from dpuforge.emulator.export.foresee import foresee_operators
 from dpuforge.emulator.graph.capture import capture_shapes
-from dpuforge.emulator.graph.nodes import Graph
+from dpuforge.emulator.graph.nodes import Graph, Shape
 from dpuforge.emulator.prepare.passes import PrepareOptions
 from dpuforge.records.operator import Operator
 
@@ -28,9 +28,22 @@ def capture_operators(
     build: Callable[[], torch.nn.Module], height: int, width: int, options: PrepareOptions | None = None
 ) -> tuple[Operator, ...]:
     """Build a network on the meta device (no weight is made) and return its operators for one RGB image."""
-    with MetaParameters():
+    return list_operators(capture_network(build, (1, 3, height, width)), options)
+
+
+def capture_network(build: Callable[[], torch.nn.Module], shape: Shape) -> Graph:
+    """Build a network and record it for an input of this shape: on the meta device, where no weight is made.
+
+    One that reads values while it is built or run is built with weights and run on a black image.
+    """
+    try:
+        with MetaParameters():
+            network = build()
+        if any(tensor.is_meta for tensor in network.parameters()):
+            return capture_shapes(network, shape)
+    except Exception:  # whatever it is: with values it goes well, or says what is wrong
         network = build()
-    return list_operators(capture_shapes(network, (1, 3, height, width)), options)
+    return capture_shapes(network, shape)
 
 
 class MetaParameters(TorchFunctionMode):

@@ -49,14 +49,25 @@ def capture_graph(
 def capture_shapes(module: nn.Module, *shapes: Sequence[int]) -> Graph:
     """Record the graph of module for float inputs of these shapes without computing anything (milliseconds).
 
-    The module may live on any device; its tensors are swapped for meta tensors while it runs. For hardware estimates.
+    The module may live on any device; its tensors are swapped for meta tensors while it runs. One that reads values
+    runs on zeros instead, on its own device, and what they decided is frozen. For hardware estimates.
     """
-    inputs = tuple(torch.empty(tuple(shape), device="meta") for shape in shapes)
     with _evaluating(module), torch.no_grad():
-        recorder = _record(_MetaTwin(module), inputs, {})
+        recorder = _record_shapes(module, [tuple(shape) for shape in shapes])
         nodes = _name_last(recorder)
     graph = recorder.graph(nodes)
     return expand_splits(_fold_constants(graph, recorder.results)).without_dead()
+
+
+def _record_shapes(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> _Recorder:
+    try:
+        return _record(_MetaTwin(module), tuple(torch.empty(shape, device="meta") for shape in shapes), {})
+    except Exception:
+        tensors = [tensor for _, tensor in _named_tensors(module)]
+        if any(tensor.is_meta for tensor in tensors):
+            raise
+        device = tensors[0].device if tensors else torch.device("cpu")
+        return _record(module, tuple(torch.zeros(shape, device=device) for shape in shapes), {})
 
 
 @contextmanager
