@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpuforge.execute.toolchain import OLDEST_TORCH
 from dpuforge.paths import emulator_path
+from tests.conftest import REPO
 
 SPEC = """\
 spec_version: 1
@@ -185,6 +187,35 @@ def test_an_old_python_or_torch_is_one_line(what: str, package: str) -> None:
     found = {"python": "Python 3.8.10", "torch": "torch 1.12.0+cpu"}[what]
     needs = "dpuforge's emulator needs Python 3.10 or newer and torch 2.4 or newer"
     assert (done.returncode, done.stderr) == (4, f"{needs}; this is {found}\n")
+
+
+def test_run_and_estimate_refuse_an_old_torch_in_one_line(root: Path) -> None:
+    """Where torch is too old for the emulator, both say which version is needed; exit code 4."""
+    away = root / "site-packages"
+    (away / "torch-1.12.0.dist-info").mkdir(parents=True)
+    (away / "torch-1.12.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.12.0\n")
+    (away / "torch").mkdir()
+    (away / "torch" / "__init__.py").touch()
+    (root / "spec").mkdir()
+    (root / "spec/squares.yaml").write_text(SPEC.replace("BACKBONE", "nets/net.py:make"))
+    env = {**os.environ, "PYTHONPATH": f"{away}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    for command in ("run", "estimate"):
+        argv = [sys.executable, "-m", "dpuforge", command, "spec/squares.yaml"]
+        done = subprocess.run(argv, cwd=root, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 4, done.stderr
+        assert "error: dpuforge's emulator needs torch 2.4 or newer; this is torch 1.12.0\n" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_oldest_versions_are_said_once() -> None:
+    """The drop-in, the toolchain and pyproject.toml name the same oldest Python and torch."""
+    scope: dict[str, tuple[int, ...]] = {}
+    lines = (emulator_path() / "dpuforge_dropin.py").read_text().splitlines()
+    exec(next(line for line in lines if line.startswith("PYTHON, TORCH")), scope)
+    project = (REPO / "pyproject.toml").read_text()
+    assert scope["TORCH"] == OLDEST_TORCH
+    assert f'"torch>={scope["TORCH"][0]}.{scope["TORCH"][1]},' in project
+    assert f'requires-python = ">={scope["PYTHON"][0]}.{scope["PYTHON"][1]}"' in project
 
 
 def test_a_stage_that_lacks_a_package_ends_the_run_with_status_4(root: Path) -> None:

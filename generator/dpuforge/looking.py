@@ -20,7 +20,7 @@ from typing import Any
 
 from dpuforge.errors import ExitCode, MissingToolError, UsageError
 from dpuforge.execute.results import hash_file, read_result, write_json
-from dpuforge.execute.toolchain import RUN_EXTRA, ToolchainPlace, probe_python
+from dpuforge.execute.toolchain import RUN_EXTRA, ToolchainPlace, probe_python, refuse_old_torch
 from dpuforge.plan.artifacts import NETWORK_CHECK
 from dpuforge.plan.make_plan import make_plan
 from dpuforge.records.hardware import BoardTarget, Release
@@ -108,6 +108,7 @@ def _need_torch() -> None:
     missing = [name for name in needed if name not in found]
     if missing:
         raise MissingToolError(f"{', '.join(missing)} cannot be imported", RUN_EXTRA)
+    refuse_old_torch(found["torch"])
 
 
 def _run(argv: list[str], folder: Path, env: Mapping[str, str] | None) -> subprocess.CompletedProcess[str]:

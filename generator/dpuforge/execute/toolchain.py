@@ -18,6 +18,7 @@ from dpuforge.paths import PACKAGE_DIR, emulator_path
 
 PYTHON_VARIABLE = "DPUFORGE_PYTHON"
 RUN_EXTRA = "pip install 'dpuforge[run]' into this environment"
+OLDEST_TORCH = (2, 4)  # that the emulator runs on: pyproject.toml
 _EMULATOR_SOURCES = ("emulator", "xmodel", "quant_config", "dropin")
 
 # The probe asks a Python what it can import, without importing torch itself (that takes seconds).
@@ -78,7 +79,16 @@ def _find_emulator() -> ToolchainPlace:
     missing = [name for name in ("torch", "torchvision", "numpy", "PIL", "tqdm") if name not in versions]
     if missing:
         raise MissingToolError(f"toolchain emulator: {', '.join(missing)} cannot be imported", RUN_EXTRA)
+    refuse_old_torch(versions["torch"])
     return ToolchainPlace("emulator", sys.executable, env, {**versions, "dpuforge": hash_emulator()})
+
+
+def refuse_old_torch(version: str) -> None:
+    """Raise MissingToolError where a version of torch is too old for the emulator; an unknown one passes."""
+    numbers = [int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit()]
+    if len(numbers) == 2 and tuple(numbers) < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise MissingToolError(f"dpuforge's emulator needs torch {oldest} or newer; this is torch {version}", RUN_EXTRA)
 
 
 def _find_native(image: str) -> ToolchainPlace:
