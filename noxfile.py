@@ -50,6 +50,12 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Try random hostile inputs within a fixed budget: none may end in a traceback of dpuforge's."""
+    run_module(session, "pytest", "-q", "-m", "fuzz", "-n", "2", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed side by side; figures go to docs/ by hand, with machine and date."""
     for script in ("generate", "emulator", "sensitivity"):

@@ -12,8 +12,8 @@ import torchvision
 from torch import nn
 
 # isort: split
+from find_images import CLASS_COUNT
 from results import Failure
-from splits import CLASS_COUNT
 
 BACKBONE = "resnet18"
 # What training starts from.

@@ -21,6 +21,10 @@ from dpuforge.records.job import Job
 from dpuforge.records.operator import Operator
 from dpuforge.records.project import Project
 
+_CHANNEL_REMEDIES = {
+    1: "write data.preprocess.color: GRAY with one mean and one std, or ",
+    3: "write data.preprocess.color: RGB with three means and three stds, or ",
+}
 _RUN_EXTRA = "pip install 'dpuforge[run]' (timm backbones: 'dpuforge[all]')"
 
 
@@ -186,8 +190,17 @@ def capture_project(project: Project, root: Path) -> tuple[Operator, ...]:
         from dpuforge.emulator.export.network_operators import capture_operators
     except ImportError as error:
         raise MissingToolError(f"{error.name} cannot be imported", _RUN_EXTRA) from error
-    build = _find_builder(project.model.backbone, project.classes.count, root)
-    return capture_operators(build, project.model.input.height, project.model.input.width, _rewrites(project))
+    channels, size = project.data.preprocess.channels, project.model.input
+    build = _find_builder(project.model.backbone, project.classes.count, root, channels)
+
+    def capture(channels: int) -> tuple[Operator, ...]:
+        return capture_operators(build, size.height, size.width, _rewrites(project), channels)
+
+    try:
+        return capture(channels)
+    except RuntimeError:
+        _refuse_channels(project, capture)
+        raise
 
 
 def _rewrites(project: Project) -> Any:
@@ -202,7 +215,22 @@ def _rewrites(project: Project) -> Any:
     )
 
 
-def _find_builder(backbone: str, classes: int, root: Path) -> Callable[[], Any]:
+def _refuse_channels(project: Project, capture: Callable[[int], Any]) -> None:
+    """Raise UsageError where a network that failed works with another number of channels."""
+    color, channels = project.data.preprocess.color, project.data.preprocess.channels
+    for other in (1, 3, 2, 4):
+        if other == channels:
+            continue
+        try:
+            capture(other)
+        except Exception:
+            continue
+        given = f"data.preprocess.color {color} gives {channels}"
+        what = f"model.backbone: {project.model.backbone} takes {other} channel(s), {given}"
+        raise UsageError(what, _CHANNEL_REMEDIES.get(other, "") + "change the network's first layer")
+
+
+def _find_builder(backbone: str, classes: int, root: Path, channels: int = 3) -> Callable[[], Any]:
     path, colon, factory = backbone.rpartition(":")
     if colon and path.endswith(".py"):
         return _load_factory(root / path, factory)
@@ -211,7 +239,8 @@ def _find_builder(backbone: str, classes: int, root: Path) -> Callable[[], Any]:
             import timm
         except ImportError as error:
             raise MissingToolError("timm cannot be imported", _RUN_EXTRA) from error
-        return lambda: timm.create_model(backbone.removeprefix("timm/"), pretrained=False, num_classes=classes)
+        name = backbone.removeprefix("timm/")
+        return lambda: timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
     from torchvision import models
 
     extra = {"init_weights": False} if backbone in ("googlenet", "inception_v3") else {}

@@ -41,6 +41,9 @@ def _of_targets(make: Callable[[Project, Sequence[BoardTarget]], Any]) -> MakeCo
 ARTIFACTS = (
     Artifact("results.py"),
     Artifact("preprocess.py",         _of_project(contexts.make_preprocess_context)),
+    Artifact("find_images.py"),
+    Artifact("check_images.py"),
+    Artifact("compare_images.py"),
     Artifact("splits.py"),
     Artifact("model.py",              _of_project(contexts.make_model_context)),
     Artifact("figures.py"),

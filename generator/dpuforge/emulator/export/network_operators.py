@@ -25,12 +25,16 @@ def list_operators(graph: Graph, options: PrepareOptions | None = None) -> tuple
 
 
 def capture_operators(
-    build: Callable[[], torch.nn.Module], height: int, width: int, options: PrepareOptions | None = None
+    build: Callable[[], torch.nn.Module],
+    height: int,
+    width: int,
+    options: PrepareOptions | None = None,
+    channels: int = 3,
 ) -> tuple[Operator, ...]:
-    """Build a network on the meta device (no weight is made) and return its operators for one RGB image."""
+    """Build a network on the meta device (no weight is made) and return its operators for one image."""
     with MetaParameters():
         network = build()
-    return list_operators(capture_shapes(network, (1, 3, height, width)), options)
+    return list_operators(capture_shapes(network, (1, channels, height, width)), options)
 
 
 class MetaParameters(TorchFunctionMode):
