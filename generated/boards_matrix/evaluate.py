@@ -44,7 +44,7 @@ def print_table(rows):
     print("{:{}}  images  recall: float     int8  precision: float     int8".format("class", width))
     names = ("float_recall", "int8_recall", "float_precision", "int8_precision")
     for row in rows:
-        shown = ["-" if row[name] is None else "{:.2f}".format(row[name]) for name in names]
+        shown = ["-" if row[name] is None else f"{row[name]:.2f}" for name in names]
         line = "{:{}}  {:6}  {:>13}  {:>7}  {:>16}  {:>7}"
         print(line.format(row["class"], width, row["images"], *shown))
 
@@ -54,8 +54,8 @@ def diagnose(stage, arguments, quantizer, model, passes):
     method = getattr(quantizer, "diagnose", None)
     if method is None:
         return
-    count = min(DIAGNOSIS_IMAGES, len(Split(arguments.root, "validation")))
-    chosen = choose_images(arguments.root, count, "validation")
+    count = min(DIAGNOSIS_IMAGES, len(Split(arguments, "validation")))
+    chosen = choose_images(arguments, count, "validation")
     images, labels = next(iter(DataLoader(chosen, batch_size=count)))
     budget = max(FEWEST_PASSES, DIAGNOSIS_SHARE * passes)
     stage.metrics["diagnosis"] = method(images, labels, budget=budget, float_model=model)
@@ -163,7 +163,7 @@ def note_figures(stage, split, labels, of_float, of_int8):
 
 def evaluate(stage, arguments):
     """Measure both networks, write every figure down, hold int8 against the gate."""
-    split = Split(arguments.root, SPLIT)
+    split = Split(arguments, SPLIT)
     note_figures(stage, split, *predict_both(stage, arguments, split))
     print_table(stage.metrics["per_class"])
     print_summary(stage.metrics)

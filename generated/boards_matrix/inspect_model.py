@@ -55,7 +55,7 @@ def inspect_target(inspector, model, folder):
     """Run the Inspector for one DPU; return how many nodes it assigns to which device."""
     shutil.rmtree(str(folder), ignore_errors=True)
     folder.mkdir(parents=True)
-    sample = torch.zeros(1, 3, *preprocess.INPUT_PX)
+    sample = torch.zeros(1, preprocess.CHANNELS, *preprocess.INPUT_PX)
     inspector.inspect(model, (sample,), device=torch.device("cpu"), output_dir=str(folder))
     reports = sorted(folder.glob("inspect_*.txt"))
     if not reports:

@@ -8,6 +8,7 @@ What cannot be told that way is named by the spec's keys head and output.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from pathlib import Path
 
@@ -21,8 +22,8 @@ from torch import nn
 # isort: split
 import checkpoint
 import preprocess
+from find_images import CLASS_COUNT
 from results import Failure
-from splits import CLASS_COUNT
 
 BACKBONE = "mobilenet_v2"
 # What training starts from.
@@ -30,7 +31,6 @@ WEIGHTS = "IMAGENET1K_V1"
 WEIGHTS_KIND = "published"  # none, published (with the library), or file
 HEAD = ()  # the layers that make the scores; empty: a forward pass tells
 OUTPUT = None  # which of several outputs holds the scores
-CHANNELS = len(preprocess.MEAN)
 PICKED = set()  # the parts of the spec whose output was really needed
 LAYERS = (nn.Linear, nn.Conv2d)  # what a head can be
 SHOWN = 6  # candidates named in a message
@@ -165,19 +165,17 @@ def find_scores(result, images, key="model"):
 
 
 @torch.no_grad()
-def run_shapes(model, images):
+def run_shapes(model, images, channels=preprocess.CHANNELS):
     """Run the network on `images` black images for the shapes alone: without arithmetic where torch can.
 
     A network that looks at the values of its input is run on the CPU.
     """
-    sample = torch.zeros(images, CHANNELS, *preprocess.INPUT_PX)
+    sample = torch.zeros(images, channels, *preprocess.INPUT_PX)
     if hasattr(torch, "func"):
         named = [*model.named_parameters(), *model.named_buffers()]
-        try:
+        with contextlib.suppress(Exception):  # whatever it is, the CPU is asked too
             shapes = {name: tensor.detach().to("meta") for name, tensor in named}
             return torch.func.functional_call(model, shapes, (sample.to("meta"),))
-        except Exception:  # whatever it is, the CPU is asked too
-            pass
     return model(sample)
 
 
@@ -235,7 +233,7 @@ def watch_layers(model, layers):
         result = run_shapes(model, 2)
     except Failure:
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001
         result = None
     finally:
         for hook in hooks:
@@ -251,7 +249,7 @@ def decides(model, names, scores):
             for name, layer in old.items():
                 set_layer(model, name, make_layer(layer, scores + 1))
             result = run_shapes(model, 2)
-        except Exception:
+        except Exception:  # noqa: BLE001
             return False
         finally:
             for name, layer in old.items():

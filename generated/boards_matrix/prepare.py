@@ -2,104 +2,384 @@
 # Change the spec, then run: "dpuforge generate spec/boards_matrix.yaml"
 """Check the data before anything is trained: present, readable, counted, hashed, and without leaks.
 
-An image that lies in two splits makes every accuracy a lie, so it is refused by name.
+Every file is decoded, and all problems are named at once. An image that lies in two splits makes
+every accuracy a lie, so it is refused by name. data.json fixes what all later stages use: the
+order of the classes, and the images of each split with their class index.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import io
-from pathlib import Path
+import os
+from collections import Counter
 
-from PIL import Image
-
-# isort: split
+import compare_images
+import preprocess
 import results
+from check_images import NOTES, check_files
+from find_images import (
+    HIDDEN_KIND,
+    OTHER_PICTURES,
+    SPLITS,
+    check_classes,
+    find_order,
+    read_source,
+    show_path,
+)
 from results import Failure, Stage
-from splits import SPLITS, Split
 
 CALIBRATION_SPLIT = "train"
 CALIBRATION_IMAGES = 200
-SHOWN = 10  # offending files named in a message
+BALANCE = "none"  # what training does about rare classes
+SHOWN = 50  # offending files named in a message; problems.txt names all
+FEW = 5  # files named in a warning; findings.json and left_out.json name all
+IMBALANCE = 5.0  # times as many images of one class as of another: worth a warning
+LEAST_SEEN = 0.5  # share of a picture that the network should see
+LEAST_SPAN = 0.25  # share of the range that the values of 16-bit images should use
 
 
-def read_split(root, name):
-    """Return {file: SHA-256} and {class: images} of one split; every file must be an image."""
-    split = Split(root, name)
-    hashes, counts, broken = {}, dict.fromkeys(split.classes, 0), []
-    for path, index in split.samples:
-        content = Path(path).read_bytes()
-        relative = Path(path).relative_to(root).as_posix()
-        hashes[relative] = hashlib.sha256(content).hexdigest()
-        counts[split.classes[index]] += 1
-        try:
-            Image.open(io.BytesIO(content)).verify()
-        except Exception as error:  # noqa: BLE001  (Pillow raises many kinds)
-            broken.append(f"{relative} ({error})")
-    if broken:
-        raise Failure(f"{len(broken)} unreadable images: {show(broken)}")
-    return hashes, counts
+def read_sources(root):
+    """Return {name: Source} of what the spec names as data."""
+    return {name: read_source("data." + name, root, SPLITS[name]) for name in SPLITS}
 
 
-def show(items):
-    """Return the first few items as text, one a line, and how many more there are."""
-    more = [f"and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
-    return "".join("\n  " + item for item in [*items[:SHOWN], *more])
+class Images:
+    """All images of the project: where they lie, what is in them, and the split of each."""
+
+    def __init__(self, root, sources, found):
+        self.root, self.order = root, find_order(sources)
+        self.found = found
+        self.splits = {
+            name: [(str(path), label) for path, label in source.images]
+            for name, source in sources.items()
+        }
+
+    def rows(self):
+        """Yield (split, path, label) of every image."""
+        for name, images in self.splits.items():
+            for path, label in images:
+                yield name, path, label
+
+    def digest(self, path):
+        """Return the SHA-256 of a file, "" where it could not be read."""
+        return self.found[path][0]
+
+    def facts(self, path):
+        """Return what check_images found in a file."""
+        return self.found[path][1]
+
+    def name(self, path):
+        """Return a path relative to the root, for results and messages."""
+        return name_path(self.root, path)
 
 
-def refuse_leaks(hashes):
-    """Fail when the same bytes lie in two splits."""
-    seen, leaks = {}, []
-    for split, files in hashes.items():
-        for path, digest in files.items():
-            first_split, first_path = seen.setdefault(digest, (split, path))
-            if first_split != split:
-                leaks.append(f"{first_path} = {path}")
+def name_path(root, path):
+    """Return a path relative to the root, with forward slashes."""
+    return os.path.relpath(str(path), str(root)).replace(os.sep, "/")
+
+
+def show(items, most=SHOWN):
+    """Return the first items as text, one a line, and how many more there are."""
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return "".join("\n  " + show_path(item) for item in [*items[:most], *more])
+
+
+def find_problems(images, sources):
+    """Return (headline, files) of everything that must be mended before training."""
+    problems = [(text, []) for text in check_classes(sources)]
+    bad = [
+        f"{images.name(path)} ({reason})"
+        for source in sources.values()
+        for path, reason in source.bad
+    ]
+    for _, path, _ in images.rows():
+        if "bad" in images.facts(path):
+            bad.append("{} ({})".format(images.name(path), images.facts(path)["bad"]))
+    if bad:
+        problems.append((f"{len(bad)} unreadable images:", sorted(set(bad))))
+    return problems + find_repeats(images)
+
+
+def find_repeats(images):
+    """Return (headline, files) of the same bytes in two splits, and under two labels."""
+    seen, leaks, torn = {}, [], []
+    for split, path, label in images.rows():
+        digest = images.digest(path)
+        if not digest or "bad" in images.facts(path):
+            continue
+        first_split, first_path, first_label = seen.setdefault(digest, (split, path, label))
+        pair = f"{images.name(first_path)} = {images.name(path)}"
+        if first_split != split:
+            leaks.append(pair)
+        if first_label != label:
+            torn.append(f"{pair} ({first_label}, {label})")
+    problems = []
     if leaks:
-        text = "{} images lie in two splits; delete one of each pair: {}"
-        raise Failure(text.format(len(leaks), show(leaks)))
+        text = "{} images lie in two splits; delete one of each pair:"
+        problems.append((text.format(len(leaks)), leaks))
+    if torn:
+        text = "{} images have the same bytes under two labels; delete the wrong one:"
+        problems.append((text.format(len(torn)), torn))
+    return problems
 
 
-def count_repeats(files):
-    """Return how many files of one split repeat the bytes of another file there."""
-    return len(files) - len(set(files.values()))
+def refuse(problems, folder):
+    """Fail with all problems; the files of each are in problems.txt, however many there are."""
+    path = folder / "problems.txt"
+    if path.exists():
+        path.unlink()
+    if not problems:
+        return
+    text = "\n".join(headline + show(files, len(files)) for headline, files in problems)
+    with results.replacing(path) as temporary:
+        temporary.write_text(show_path(text) + "\n", encoding="utf-8")
+    message = "\n".join(headline + show(files) for headline, files in problems)
+    if any(len(files) > SHOWN for _, files in problems):
+        message += f"\nall of them are named in {show_path(path)}"
+    raise Failure(show_path(message))
+
+
+def find_copies(images):
+    """Return (picture, picture in an earlier split) of what was re-encoded or resized."""
+    paths = {name: [path for path, _ in rows] for name, rows in images.splits.items()}
+    looks = {
+        name: compare_images.Looks([images.facts(path)["look"] for path in members])
+        for name, members in paths.items()
+    }
+    pairs, names = [], list(SPLITS)
+    for place, name in enumerate(names):
+        for earlier in names[:place]:
+            for one, two in compare_images.find_copies(looks[name], looks[earlier]):
+                pairs.append((images.name(paths[name][one]), images.name(paths[earlier][two])))
+    return pairs
+
+
+def warn_of_copies(pairs):
+    """Return a warning about pictures that seem to lie in two splits."""
+    if not pairs:
+        return []
+    shown = show([f"{one} ~ {two}" for one, two in pairs], FEW)
+    text = "{} pictures look like one in another split (re-encoded or resized?), which would make"
+    return [text.format(len(pairs)) + " the accuracies too good; see for yourself:" + shown]
+
+
+def note_left_out(stage, images, sources):
+    """Return warnings of what was passed over; left_out.json names all of it."""
+    kinds = {}
+    for source in sources.values():
+        for path, kind in source.left_out:
+            kinds.setdefault(kind, set()).add(images.name(path))
+    warnings = []
+    for kind, members in sorted(kinds.items()):
+        files = sorted(members)
+        text = f"left out: {len(files)} ({kind}):" + show(files, FEW)
+        if kind == HIDDEN_KIND or (kind.startswith(".") and kind not in OTHER_PICTURES):
+            print(show_path(text))  # nothing that anybody would take for an image of a class
+        elif kind in OTHER_PICTURES:
+            warnings.append(text + "\n  save them as JPEG or PNG to use them")
+        else:
+            warnings.append(text)
+    stage.metrics["left_out"] = {kind: len(members) for kind, members in sorted(kinds.items())}
+    named = {kind: sorted(members) for kind, members in sorted(kinds.items())}
+    results.write_json(stage.folder / "left_out.json", named)  # decides nothing: not an output
+    return warnings
+
+
+def warn_of_notes(images):
+    """Return (warnings, {note: files}) of what in the images the user may not expect."""
+    noted = {}
+    for _, path, _ in images.rows():
+        for note in images.facts(path)["notes"]:
+            noted.setdefault(note, []).append(images.name(path))
+    text = "{} pictures {}:{}"
+    warnings = [text.format(len(files), NOTES[n], show(files, FEW)) for n, files in noted.items()]
+    return warnings + warn_of_values(images), noted
+
+
+def warn_of_values(images):
+    """Return a warning where images of more than 8 bits use a small part of the range."""
+    found = [images.facts(path).get("values") for _, path, _ in images.rows()]
+    values = [pair for pair in found if pair]
+    if not values:
+        return []
+    low, high = min(pair[0] for pair in values), max(pair[1] for pair in values)
+    start, end = preprocess.RANGE or (0.0, 65535.0)
+    print(f"{len(values)} images of more than 8 bits: {start:g} becomes 0, {end:g} becomes 255")
+    if low < start or high > end:
+        text = "values from {:g} to {:g} do not fit into data.preprocess.range [{:g}, {:g}]: they are cut"
+        return [text.format(low, high, start, end)]
+    if high - low >= LEAST_SPAN * (end - start):
+        return []
+    text = "16-bit images use {:.1%} of the range, values {:g} to {:g}: what differs in them is lost in"
+    text += " 8 bits; write data.preprocess.range: [{:g}, {:g}]"
+    return [text.format((high - low) / (end - start), low, high, low, high)]
+
+
+def count_classes(images):
+    """Return {split: {class: images}}, classes in the order of the network's outputs."""
+    counts = {}
+    for name, rows in images.splits.items():
+        found = Counter(label for _, label in rows)
+        counts[name] = {label: found[label] for label in images.order}
+    return counts
+
+
+def print_counts(counts):
+    """Print how many images each class has in each split."""
+    width = max(len("class"), *(len(show_path(label)) for label in counts["train"]))
+    print("{:{}}  {}".format("class", width, "  ".join(f"{name:>10}" for name in counts)))
+    for label in counts["train"]:
+        cells = "  ".join(f"{counts[name][label]:>10}" for name in counts)
+        print(f"{show_path(label):{width}}  {cells}")
+
+
+def warn_of_imbalance(counts):
+    """Return (warnings, times as many training images the largest class has as the smallest)."""
+    ordered = sorted(counts.items(), key=lambda item: item[1])
+    (rare, fewest), (common, most) = ordered[0], ordered[-1]
+    times = most / fewest
+    if times < IMBALANCE or BALANCE != "none":
+        return [], round(times, 3)
+    text = "imbalance: {} has {} training images, {} has {} ({:.1f} times as many): a network that never"
+    text += " says {} would look good; train.balance: weights or sampler helps"
+    rare, common = show_path(rare), show_path(common)
+    return [text.format(rare, fewest, common, most, times, rare)], round(times, 3)
+
+
+def describe_view(images):
+    """Return (warnings, what part of a picture the network sees) for the commonest size of picture."""
+    sizes = Counter(tuple(images.facts(path)["px"]) for _, path, _ in images.rows())
+    (height, width), count = sizes.most_common(1)[0]
+    box = find_box(height, width)
+    share = (box[2] - box[0]) * (box[3] - box[1])
+    least = min(sizes, key=lambda px: see_share(*px))
+    view = {
+        "picture_px": [height, width],
+        "pictures": count,
+        "sizes": len(sizes),
+        "resized_px": list(preprocess.find_size(width, height)[::-1]),
+        "input_px": list(preprocess.INPUT_PX),
+        "seen_box": [round(edge, 6) for edge in box],  # top, left, bottom, right: 0 to 1
+        "seen_share": round(share, 6),
+        "least_share": round(see_share(*least), 6),
+        "least_picture_px": list(least),
+    }
+    text = "of a picture of {} x {} pixels ({} of {}) the network sees {:.1%}"
+    text = text.format(height, width, count, sum(sizes.values()), share)
+    more = "" if len(sizes) == 1 else ", at least {:.1%} ({} x {} pixels)"
+    print(text + more.format(see_share(*least), *least))
+    text += ": data.preprocess.resize: [{}, {}] and crop: null keep the whole"
+    return ([text.format(*preprocess.INPUT_PX)] if share < LEAST_SEEN else []), view
+
+
+def find_box(height, width):
+    """Return what is left of a picture by the crop: top, left, bottom and right, 0 to 1."""
+    resized_width, resized_height = preprocess.find_size(width, height)
+    if preprocess.CROP_PX is None:
+        return 0.0, 0.0, 1.0, 1.0
+    tall, wide = preprocess.CROP_PX
+    top, left = round((resized_height - tall) / 2.0), round((resized_width - wide) / 2.0)
+    edges = (top / resized_height, left / resized_width)
+    return (*edges, edges[0] + tall / resized_height, edges[1] + wide / resized_width)
+
+
+def see_share(height, width):
+    """Return the share of a picture that the network sees."""
+    top, left, bottom, right = find_box(height, width)
+    return (bottom - top) * (right - left)
+
+
+def summarise(images, counts):
+    """Return what is written to data.json: all that decides what is trained and measured.
+
+    `classes` is in the order of the network's outputs; `files` gives each image its class index.
+    """
+    index = {label: place for place, label in enumerate(images.order)}
+    summary = {}
+    for name, rows in images.splits.items():
+        digests = {images.name(path): images.digest(path) for path, _ in rows}
+        lines = [f"{digest} {show_path(path)}" for path, digest in sorted(digests.items())]
+        numbered = sorted((index[label], path) for path, label in rows)
+        summary[name] = {
+            "folder": SPLITS[name],
+            "images": len(rows),
+            "repeated": len(rows) - len(set(digests.values())),
+            "sha256": results.hash_lines(lines),
+            "classes": counts[name],
+            "files": {images.name(path): place for place, path in numbered},
+        }
+    return summary
+
+
+def check_calibration(images):
+    """Return a problem where there are fewer images than calibration takes."""
+    available = len(images.splits[CALIBRATION_SPLIT])
+    if available >= CALIBRATION_IMAGES:
+        return []
+    text = "quantization.calibration.images is {}, but {} has only {} images"
+    return [(text.format(CALIBRATION_IMAGES, CALIBRATION_SPLIT, available), [])]
+
+
+def examine(stage, images):
+    """Print and record what is worth knowing of data that have no problem; return the counts."""
+    counts = count_classes(images)
+    print_counts(counts)
+    copies = find_copies(images)
+    noted, notes = warn_of_notes(images)
+    uneven, times = warn_of_imbalance(counts["train"])
+    cut, view = describe_view(images)
+    warn(stage, [*warn_of_copies(copies), *noted, *uneven, *cut])
+    stage.metrics["view"], stage.metrics["imbalance"] = view, times
+    stage.metrics["copies"] = len(copies)
+    findings = {"copies": copies, "notes": notes}
+    results.write_json(stage.folder / "findings.json", findings)  # decides nothing: not an output
+    return counts
+
+
+def record(stage, images, counts):
+    """Write data.json, and the figures of the stage."""
+    summary = summarise(images, counts)
+    results.write_json(stage.folder / "data.json", summary)
+    stage.outputs.append(stage.folder / "data.json")
+    stage.inputs = {SPLITS[name]: summary[name]["sha256"] for name in SPLITS}
+    stage.metrics["classes"] = len(images.order)
+    stage.metrics["class_images"] = counts
+    for name in SPLITS:
+        stage.metrics[name + "_images"] = summary[name]["images"]
+        stage.metrics[name + "_repeated"] = summary[name]["repeated"]
+
+
+def prepare(stage, arguments):
+    """Find, decode, check and list all images."""
+    sources = read_sources(arguments.root)
+    paths = [path for source in sources.values() for path, _ in source.images]
+    found, decoded = check_files(paths, stage.folder / "decoded.jsonl", arguments.workers)
+    print(f"{len(found)} images, {decoded} of them decoded anew")
+    images = Images(arguments.root, sources, found)
+    problems = find_problems(images, sources)
+    warn(stage, note_left_out(stage, images, sources))
+    problems += check_calibration(images)
+    refuse(problems, stage.folder)
+    counts = examine(stage, images)
+    record(stage, images, counts)
+
+
+def warn(stage, texts):
+    """Print warnings and record them with the stage."""
+    printable = [show_path(text) for text in texts]
+    stage.metrics["warnings"] = stage.metrics.get("warnings", []) + printable
+    for text in printable:
+        print("warning: " + text)
 
 
 def main():
     """Check all three splits and write prepare/data.json."""
-    parser = argparse.ArgumentParser(description="check the data: counts, hashes, leaks")
+    parser = argparse.ArgumentParser(description="check the data: decode, count, hash, find leaks")
     results.add_folders(parser)
+    parser.add_argument("--workers", type=int, help="processes that decode images")
     arguments = results.parse(parser)
     with Stage("prepare", arguments) as stage:
-        hashes, counts = {}, {}
-        for name in SPLITS:
-            hashes[name], counts[name] = read_split(arguments.root, name)
-            print(f"{name}: {len(hashes[name])} images in {len(counts[name])} classes")
-        refuse_leaks(hashes)
-        available = len(hashes[CALIBRATION_SPLIT])
-        if available < CALIBRATION_IMAGES:
-            text = "quantization.calibration.images is {}, but {} has only {} images"
-            raise Failure(text.format(CALIBRATION_IMAGES, CALIBRATION_SPLIT, available))
-        summary = {
-            name: {
-                "folder": SPLITS[name],
-                "images": len(hashes[name]),
-                "repeated": count_repeats(hashes[name]),
-                "sha256": results.hash_lines(
-                    f"{digest} {path}" for path, digest in sorted(hashes[name].items())
-                ),
-                "classes": counts[name],
-            }
-            for name in SPLITS
-        }
-        results.write_json(stage.folder / "data.json", summary)
-        stage.outputs.append(stage.folder / "data.json")
-        stage.inputs = {SPLITS[name]: summary[name]["sha256"] for name in SPLITS}
-        stage.metrics["classes"] = len(counts["train"])
-        for name in SPLITS:
-            stage.metrics[name + "_images"] = summary[name]["images"]
-            stage.metrics[name + "_repeated"] = summary[name]["repeated"]
+        prepare(stage, arguments)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ CURVE = ("train_accuracy", "train_loss", "val_accuracy", "val_loss", "val_balanc
 SEED = 0
 WORKERS = 0  # data loader processes
 DEVICE = "auto"  # auto, cpu or cuda
-SCRIPTS = ("train.py", "model.py", "checkpoint.py", "splits.py", "preprocess.py")
+SCRIPTS = ("train.py", "model.py", "checkpoint.py", "splits.py", "find_images.py", "preprocess.py")
 # The user's own files that training starts from.
 STARTING_FILES = ()
 
@@ -68,8 +68,8 @@ class TrainingImages(Dataset):
 class EpochOrder(Sampler):
     """The tickets of one epoch in an order that depends on the seed and the epoch alone."""
 
-    def __init__(self, images):
-        self.images, self.epoch = images, 0
+    def __init__(self, labels):
+        self.images, self.epoch = len(labels), 0
 
     def __len__(self):
         return self.images
@@ -89,12 +89,17 @@ def augment(image, rng):
 
 
 def random_resized_crop(image, rng):
-    """Cut out 8 to 100 % of the area at 3:4 to 4:3 and resize it to the input (Inception)."""
+    """Cut out 8 to 100 % of the area at 3:4 to 4:3 and resize it to the input (Inception).
+
+    The ratio is that of the shapes on the network's input: where evaluation stretches, so does this.
+    """
     height, width = preprocess.INPUT_PX
     box = (0, 0, image.size[0], image.size[1])
+    stretches = isinstance(preprocess.RESIZE_PX, tuple)
+    shape = image.size[0] / image.size[1] if stretches else width / height
     for _ in range(10):
         area = image.size[0] * image.size[1] * rng.uniform(0.08, 1.0)
-        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        ratio = shape * math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= image.size[0] and 0 < h <= image.size[1]:
             left, top = rng.randint(0, image.size[0] - w), rng.randint(0, image.size[1] - h)
@@ -131,7 +136,8 @@ def print_summary(model):
     try:
         from torchinfo import summary
 
-        print(summary(model, (1, 3, *preprocess.INPUT_PX), verbose=0, device="cpu"))
+        shape = (1, preprocess.CHANNELS, *preprocess.INPUT_PX)
+        print(summary(model, shape, verbose=0, device="cpu"))
     except ImportError:
         for name, layer in model.named_modules():
             count = sum(p.numel() for p in layer.parameters(recurse=False))
@@ -300,11 +306,13 @@ def save(path, value):
 
 def make_run(stage, arguments):
     """Open the data and return what every epoch needs."""
-    train, validation = Split(arguments.root, "train"), Split(arguments.root, "validation")
-    order = EpochOrder(len(train))
+    train, validation = Split(arguments, "train"), Split(arguments, "validation")
+    labels = [label for _, label in train.samples]
+    order = EpochOrder(labels)
     loading = {"num_workers": arguments.workers, "persistent_workers": arguments.workers > 0}
     loading["batch_size"] = BATCH_SIZE
     alone = len(train) > BATCH_SIZE > 1 and len(train) % BATCH_SIZE == 1  # too few for batch-norm
+    device = choose_device(arguments.device)
     own = [arguments.root / name for name in list_sources(arguments.root)]
     stage.inputs.update({stage.name_path(path): results.hash_file(path) for path in own})
     sources = [Path(__file__).with_name(name) for name in SCRIPTS] + find_inputs(arguments) + own
@@ -314,7 +322,7 @@ def make_run(stage, arguments):
         order=order,
         train=DataLoader(TrainingImages(train), sampler=order, drop_last=alone, **loading),
         validation=DataLoader(Images(validation), **loading),
-        device=choose_device(arguments.device),
+        device=device,
         classes=train.classes,
     )
 
@@ -362,7 +370,7 @@ def train(stage, arguments):
 
 def judge(model, history, arguments, run):
     """Return and print the accuracies of the best epoch, and what those on the test split hide."""
-    images = Images(Split(arguments.root, "test"))
+    images = Images(Split(arguments, "test"))
     batches = DataLoader(images, batch_size=BATCH_SIZE)
     _, *answers = measure(model, batches, run.device)
     best = history["curve"][history["best_epoch"] - 1]
@@ -385,7 +393,7 @@ def judge(model, history, arguments, run):
 
 def write_card(path, classes, metrics, sha256):
     """Write what one needs to know to use model.pth."""
-    names = ("RESIZE_PX", "CROP_PX", "INPUT_PX", "COLOR", "MEAN", "SCALE")
+    names = ("RESIZE_PX", "CROP_PX", "INPUT_PX", "COLOR", "MEAN", "SCALE", "EXIF", "RANGE")
     card = {
         "backbone": BACKBONE,
         "start_weights": WEIGHTS,

@@ -14,28 +14,100 @@ from PIL import Image
 RESIZE_PX = 256  # int: the shorter side; (height, width); None: no resize
 CROP_PX = (224, 224)  # (height, width) of the centred crop; None: no crop
 INPUT_PX = (224, 224)  # (height, width) that the network takes
-COLOR = "RGB"  # channel order of the network's input
+COLOR = "RGB"  # channels of the network's input: RGB, BGR or GRAY
+CHANNELS = 3
 MEAN = (123.675, 116.28, 103.53)  # per channel in that order, for pixels 0..255
 SCALE = (0.017124753, 0.017507004, 0.017429193)  # 1 / (255 * std)
+EXIF = True  # turn pictures upright as their orientation tag says
+RANGE = None  # becomes 0 and 255 in images of more than 8 bits; None: all 16 bits
+WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's names of more than 8 bits
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = {
+    2: Image.FLIP_LEFT_RIGHT,
+    3: Image.ROTATE_180,
+    4: Image.FLIP_TOP_BOTTOM,
+    5: Image.TRANSPOSE,
+    6: Image.ROTATE_270,
+    7: Image.TRANSVERSE,
+    8: Image.ROTATE_90,
+}
 
 
 def load_image(path):
-    """Read an image file as RGB, 8 bits a channel; orientation tags are ignored."""
+    """Read an image file upright, 8 bits a channel: RGB, or one channel where COLOR is GRAY."""
     with Image.open(path) as image:
-        return image.convert("RGB")
+        return decode(image)
+
+
+def decode(image):
+    """Turn an open image, its first frame, into what load_image returns."""
+    image.load()
+    orientation = read_orientation(image)
+    image = to_color(to_8_bits(image))
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def read_orientation(image):
+    """Return the orientation that the file's EXIF tag gives, 1 (upright) where EXIF is off."""
+    if not EXIF:
+        return 1
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # noqa: BLE001  (a damaged tag: viewers show such pictures as they lie)
+        return 1
+
+
+def to_color(image):
+    """Return the image as RGB, or as one channel of brightness (ITU-R 601) where COLOR is GRAY.
+
+    Transparency is left out.
+    """
+    if image.mode == "P":
+        image = image.convert("RGBA")
+    if COLOR == "GRAY":
+        return image if image.mode == "L" else image.convert("RGB").convert("L")
+    return image.convert("RGB")
+
+
+def to_8_bits(image):
+    """Scale an image of 16 or 32 bits or of floats to 0..255, rounding to the nearest."""
+    if image.mode not in WIDE_MODES:
+        return image
+    low, high = find_range(image)
+    values = np.asarray(image).astype(np.float64)
+    scaled = np.floor((values - low) * (255.0 / (high - low)) + 0.5)
+    within = np.where(scaled > 0.0, np.minimum(scaled, 255.0), 0.0)  # what is no number becomes 0
+    return Image.fromarray(within.astype(np.uint8))
+
+
+def find_range(image):
+    """Return the values of a wide image that become 0 and 255; refuse what only the user can know."""
+    if RANGE is not None:
+        return RANGE
+    bits = getattr(image, "tag_v2", {}).get(258, (16,))  # of a TIFF file; PNG and PGM end at 16
+    signed = getattr(image, "tag_v2", {}).get(339, (1,))
+    if image.mode == "F" or (image.mode == "I" and (tuple(bits) != (16,) or tuple(signed) != (1,))):
+        kind = "32-bit float" if image.mode == "F" else "signed or 32-bit integer"
+        low, high = image.getextrema()
+        text = "{} values from {:g} to {:g}: data.preprocess.range says what is black and white"
+        raise ValueError(text.format(kind, low, high))
+    return 0.0, 65535.0
+
+
+def find_size(width, height):
+    """Return the (width, height) that an image of this width and height is resized to."""
+    if RESIZE_PX is None:
+        return width, height
+    if isinstance(RESIZE_PX, tuple):
+        return RESIZE_PX[1], RESIZE_PX[0]
+    if width <= height:
+        return RESIZE_PX, int(RESIZE_PX * height / width)
+    return int(RESIZE_PX * width / height), RESIZE_PX
 
 
 def resize(image):
     """Resize with Pillow's antialiased bilinear filter."""
-    if RESIZE_PX is None:
-        return image
-    width, height = image.size
-    if isinstance(RESIZE_PX, tuple):
-        size = (RESIZE_PX[1], RESIZE_PX[0])
-    elif width <= height:
-        size = (RESIZE_PX, int(RESIZE_PX * height / width))
-    else:
-        size = (int(RESIZE_PX * width / height), RESIZE_PX)
+    size = find_size(*image.size)
     return image if size == image.size else image.resize(size, Image.BILINEAR)
 
 
@@ -55,10 +127,13 @@ def resize_and_crop(image):
 
 
 def to_input(image):
-    """Turn an RGB image of INPUT_PX into the network's input: float32, channel x height x width."""
+    """Turn an image of INPUT_PX into the network's input: float32, channel x height x width."""
     pixels = np.asarray(image, dtype=np.float32)
-    if pixels.shape != (*INPUT_PX, 3):
-        raise ValueError(f"the network takes {INPUT_PX} x 3 pixels, got {pixels.shape}")
+    if COLOR == "GRAY":
+        pixels = pixels[..., None]
+    if pixels.shape != (*INPUT_PX, CHANNELS):
+        text = "the network takes {} x {} pixels, got {}"
+        raise ValueError(text.format(INPUT_PX, CHANNELS, pixels.shape))
     if COLOR == "BGR":
         pixels = pixels[:, :, ::-1]
     normalised = (pixels - np.array(MEAN, np.float32)) * np.array(SCALE, np.float32)

@@ -185,9 +185,9 @@ def make_quantizer(mode, model, sample, folder, device):
     )
 
 
-def choose_images(root, count, split=CALIBRATION_SPLIT):
+def choose_images(arguments, count, split=CALIBRATION_SPLIT):
     """Return `count` images of a split, chosen at random, the same on every run."""
-    images = Images(Split(root, split))
+    images = Images(Split(arguments, split))
     if len(images) < count:
         raise Failure(f"{count} images asked for, {split} has {len(images)}")
     return Subset(images, sorted(random.Random(SEED).sample(range(len(images)), count)))
@@ -232,7 +232,7 @@ def calibrate(stage, arguments):
     torch.set_num_threads(CALIBRATION_THREADS)
     device, folder = choose_device(arguments.device), stage.folder / "quantize_result"
     shutil.rmtree(str(folder), ignore_errors=True)
-    images = choose_images(arguments.root, CALIBRATION_IMAGES)
+    images = choose_images(arguments, CALIBRATION_IMAGES)
     batches = DataLoader(images, batch_size=BATCH_SIZE)
     model = load_trained(arguments).to(device)
     sample = next(iter(batches))[0].to(device)
@@ -262,7 +262,7 @@ def load_quantized(stage, arguments, sample, device):
 def test(stage, arguments):
     """Measure the quantised network on the test split."""
     device = choose_device(arguments.device)
-    images = Images(Split(arguments.root, "test"))
+    images = Images(Split(arguments, "test"))
     sample = next(iter(DataLoader(images, batch_size=BATCH_SIZE)))[0].to(device)
     with watching_quantizer(stage):
         quantizer = load_quantized(stage, arguments, sample, device)
@@ -288,7 +288,7 @@ def deploy(stage, arguments):
     for stale in stage.folder.glob(NET_NAME + "_int.*"):
         stale.unlink()
     device = torch.device("cpu")
-    sample = choose_images(arguments.root, 1)[0][0].unsqueeze(0)
+    sample = choose_images(arguments, 1)[0][0].unsqueeze(0)
     with watching_quantizer(stage):
         quantizer = load_quantized(stage, arguments, sample, device)
         with torch.no_grad():
@@ -301,7 +301,7 @@ def deploy(stage, arguments):
         try:
             with watching_quantizer(stage):
                 exported.append(export(quantizer, method, suffix, stage.folder))
-        except Exception as error:  # whatever stopped the quantizer, the other exports do not depend on it
+        except Exception as error:  # noqa: BLE001  (the other exports go on)
             lacking[suffix] = describe_refusal(suffix, error)
             broken |= suffix == ".xmodel" and not isinstance(error, NotImplementedError)
     for suffix, text in lacking.items():

@@ -23,8 +23,8 @@ import checkpoint
 import model as network
 import preprocess
 import train
+from find_images import CLASS_COUNT
 from results import Failure, Stage
-from splits import CLASS_COUNT
 
 try:
     from torch.overrides import TorchFunctionMode
@@ -41,6 +41,10 @@ SOFT = {
     "sigmoid": "the loss takes the softmax of that, which makes gradients small",
 }
 MOVES = ("flatten", "view", "reshape", "squeeze", "contiguous", "clone", "detach", "getitem", "__getitem__")
+COLORS = {
+    1: "write data.preprocess.color: GRAY with one mean and one std, or ",
+    3: "write data.preprocess.color: RGB with three means and three stds, or ",
+}
 ONE_IMAGE = "more than 1 value per channel"  # batch-norm in training
 
 
@@ -126,7 +130,7 @@ def try_network(look, key, backbone, published, head, output):
             with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return run_network(look, key, backbone, head, output, ShapesOnly())
-        except Exception:  # whatever it is: with values it may go well, else it is told then
+        except Exception:  # noqa: BLE001  (whatever it is: with values it may go well, else it is told then)
             look.problems = kept
     return run_network(look, key, backbone, head, output, contextlib.nullcontext())
 
@@ -188,16 +192,38 @@ def run(look, made, images, key, backbone):
         return network.run_shapes(made, images)
     except Failure:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         place = getattr(network, "FACTORIES", {}).get(backbone, backbone)
         inner = [layer for layer in entered if names.get(id(layer))][-1:]
         place += "".join(f": layer {names[id(layer)]} ({type(layer).__name__})" for layer in inner)
         text = results.explain_error(error, look.root, place)
-        given = "(given {} x {} x {})".format(network.CHANNELS, *preprocess.INPUT_PX)
+        refuse_channels(made, images, key, backbone)
+        given = "(given {} x {} x {})".format(preprocess.CHANNELS, *preprocess.INPUT_PX)
         raise Failure(f"{key}.backbone: {text} {given}", results.BAD_SPEC) from None
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def runs_with(made, images, channels):
+    """Say whether a network takes images of this many channels."""
+    try:
+        network.run_shapes(made, images, channels)
+    except Exception:  # noqa: BLE001  (whatever it is, this number is not it)
+        return False
+    return True
+
+
+def refuse_channels(made, images, key, backbone):
+    """Fail where a network that does not run takes another number of channels than `color` gives."""
+    for channels in (1, 3, 2, 4):
+        if channels == preprocess.CHANNELS:
+            continue
+        if not runs_with(made, images, channels):
+            continue
+        text = "{}.backbone: {} takes {} channel(s), data.preprocess.color {} gives {}: {}"
+        given = (key, backbone, channels, preprocess.COLOR, preprocess.CHANNELS, COLORS.get(channels, ""))
+        raise Failure(text.format(*given) + "change the network's first layer", results.BAD_SPEC)
 
 
 def look_at_weights(look, key, backbone, weights, made):

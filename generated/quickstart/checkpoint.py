@@ -30,7 +30,7 @@ SHOWN = 3  # names in a message
 MAIN_NAMES = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params")
 AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?)([._]|$)")
 ZIP, LEGACY = b"PK\x03\x04", b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # beginnings of torch.save's two formats
-PAGE = re.compile(r"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html|head)", re.I | re.S)
+PAGE = re.compile(r"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html|head)", re.IGNORECASE | re.DOTALL)
 MAGIC = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file itself: run git lfs pull"),
     (b"\x89HDF\r\n", "an HDF5 file (Keras or TensorFlow): only PyTorch weights can be loaded"),
@@ -184,7 +184,7 @@ def read_weights(path, shown=None):
         text = f"{shown} is truncated or damaged: copy or download it again ({clip(error)})"
     except OSError as error:
         text = f"{shown} cannot be read: {error.strerror or error}"
-    except Exception as error:  # a pickle of random bytes can end in any of Python's errors
+    except Exception as error:  # noqa: BLE001  (a pickle of random bytes can end in any of Python's errors)
         text = f"{shown} is truncated or damaged: it cannot be read as weights ({clip(error)})"
     raise Failure(text) from None
 
@@ -355,8 +355,7 @@ def find_states(content, path=(), depth=DEPTH):
     if tensors:
         yield path, tensors
     for name, value in content.items() if depth else ():
-        for found in find_states(value, (*path, str(name)), depth - 1):
-            yield found
+        yield from find_states(value, (*path, str(name)), depth - 1)
 
 
 def find_network(content, depth=DEPTH):

@@ -24,7 +24,7 @@ def main(scripts: str, root: str, build: str, out: str, options: str) -> None:
     importlib.import_module("check_model").main()
     model, preprocess = (importlib.import_module(name) for name in ("model", "preprocess"))
     network = capture_network(
-        lambda: model.build_model(Path(root), weights=None, kind="none"), (1, model.CHANNELS, *preprocess.INPUT_PX)
+        lambda: model.build_model(Path(root), weights=None, kind="none"), (1, preprocess.CHANNELS, *preprocess.INPUT_PX)
     )
     operators = list_operators(network, PrepareOptions(**json.loads(options)))
     Path(out).write_bytes(pickle.dumps((operators, network.frozen)))

@@ -106,37 +106,92 @@ def test_readme_names_image_fingerprint_and_commands() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"resize": (32, 32), "crop": None}, {"resize": None}, {"color": "BGR", "resize": 41}],
+    [
+        {},
+        {"resize": (32, 32), "crop": None},
+        {"resize": None},
+        {"color": "BGR", "resize": 41},
+        {"color": "GRAY", "mean": (0.449,), "std": (0.226,)},
+    ],
 )
 def test_cpp_preprocessing_equals_python_to_the_bit(tmp_path: Path, settings: dict[str, Any]) -> None:
     """The compiled C++ header gives the same int8 input as preprocess.py, enlarging and reducing, odd margins too."""
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no C++ compiler here")
     write(shapes.make_project(data=shapes.make_data(**settings)), tmp_path)
-    (tmp_path / "main.cpp").write_text(CPP_MAIN, encoding="utf-8")
-    command = [
-        compiler,
-        "-std=c++14",
-        "-O2",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-ffp-contract=off",
-        "main.cpp",
-        "-o",
-        "main",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    compile_cpp(tmp_path, CPP_MAIN)
     module = load_preprocess(tmp_path)
     for height, width in ((32, 32), (47, 61), (200, 133), (40, 41), (33, 300)):
         pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3)).astype(np.uint8)
         arguments = [str(tmp_path / "main"), str(height), str(width), "5"]
         made = subprocess.run(arguments, input=pixels.tobytes(), capture_output=True, check=True).stdout
-        values = module.to_input(module.resize_and_crop(Picture.fromarray(pixels)))
+        values = module.to_input(module.resize_and_crop(module.to_color(Picture.fromarray(pixels))))
         expected = module.to_int8(values, 5).transpose(1, 2, 0)
-        assert np.array_equal(np.frombuffer(made, np.int8).reshape(32, 32, 3), expected), (height, width)
+        assert np.array_equal(np.frombuffer(made, np.int8).reshape(32, 32, -1), expected), (height, width)
+
+
+def compile_cpp(folder: Path, text: str) -> None:
+    """Compile a program against the rendered header, without warnings."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no C++ compiler here")
+    (folder / "main.cpp").write_text(text, encoding="utf-8")
+    flags = ["-std=c++14", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off"]
+    command = [compiler, *flags, "main.cpp", "-o", "main"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_cpp_turns_pictures_as_python_does(tmp_path: Path) -> None:
+    """upright() of the C++ header gives the pixels that preprocess.py loads, for all eight orientations."""
+    write(shapes.make_project(), tmp_path)
+    compile_cpp(tmp_path, CPP_UPRIGHT)
+    module = load_preprocess(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    for orientation in range(1, 9):
+        exif = Picture.Exif()
+        exif[0x0112] = orientation
+        Picture.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+        expected = np.asarray(module.load_image(tmp_path / "turned.png"))
+        command = [str(tmp_path / "main"), "5", "7", str(orientation)]
+        made = subprocess.run(command, input=pixels.tobytes(), capture_output=True, check=True).stdout
+        assert made == bytes([expected.shape[0], expected.shape[1]]) + expected.tobytes(), orientation
+
+
+@pytest.mark.parametrize("limits", [None, (100.0, 40000.0)])
+def test_cpp_scales_sixteen_bits_as_python_does(tmp_path: Path, limits: tuple[float, float] | None) -> None:
+    """to_8_bits() of the C++ header gives the pixels that preprocess.py loads from a 16-bit file, for every value."""
+    write(shapes.make_project(data=shapes.make_data(range=limits)), tmp_path)
+    compile_cpp(tmp_path, CPP_WIDE)
+    values = np.arange(65536).astype(np.uint16).reshape(256, 256)
+    Picture.fromarray(values).save(tmp_path / "wide.png")
+    expected = np.asarray(load_preprocess(tmp_path).load_image(tmp_path / "wide.png"))
+    made = subprocess.run([str(tmp_path / "main")], capture_output=True, check=True).stdout
+    assert made == expected.tobytes()
+
+
+CPP_UPRIGHT = """
+#include <cstdlib>
+#include <iostream>
+#include <iterator>
+#include "preprocess.hpp"
+
+int main(int, char** words) {
+  preprocess::Image image{std::atoi(words[1]), std::atoi(words[2]), {}};
+  image.rgb.assign(std::istreambuf_iterator<char>(std::cin), {});
+  const auto turned = preprocess::upright(image, std::atoi(words[3]));
+  std::cout.put(turned.height).put(turned.width);
+  for (auto value : turned.rgb) std::cout.put(value);
+}
+"""
+CPP_WIDE = """
+#include <iostream>
+#include "preprocess.hpp"
+
+int main() {
+  std::vector<std::uint16_t> grey;
+  for (int value = 0; value < 65536; ++value) grey.push_back(static_cast<std::uint16_t>(value));
+  for (auto value : preprocess::to_8_bits(256, 256, grey).rgb) std::cout.put(value);
+}
+"""
 
 
 CPP_MAIN = """

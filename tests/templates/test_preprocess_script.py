@@ -11,7 +11,7 @@ import pytest
 import shapes_project as shapes
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision import transforms
 
 from dpuforge.plan.contexts import round_to_float32
@@ -80,6 +80,72 @@ def test_every_kind_of_file_becomes_rgb(tmp_path: Path, mode: str) -> None:
     suffix = "tif" if mode == "CMYK" else "png"
     make_image(40, 40).convert("L" if mode == "LA" else mode).convert(mode).save(tmp_path / f"image.{suffix}")
     assert module.prepare_file(tmp_path / f"image.{suffix}").shape == (3, 32, 32)
+
+
+def test_gray_is_one_channel_of_brightness(tmp_path: Path) -> None:
+    """With color: GRAY a colour file gives Pillow's brightness in one channel, a grey one its own values."""
+    module = load_preprocess(tmp_path, color="GRAY", mean=(0.5,), std=(0.25,))
+    image = make_image(32, 32)
+    image.save(tmp_path / "color.png")
+    image.convert("L").save(tmp_path / "gray.png")
+    made = module.to_input(module.load_image(tmp_path / "color.png"))
+    assert made.shape == (1, 32, 32)
+    assert np.allclose(made[0], (np.asarray(image.convert("L")) / 255.0 - 0.5) / 0.25, atol=2e-6)
+    assert np.array_equal(made, module.to_input(module.load_image(tmp_path / "gray.png")))
+
+
+WIDE = {
+    "png": ("image.png", np.uint16),
+    "tiff": ("image.tif", np.uint16),
+    "big_endian": ("image.tif", np.dtype(">u2")),
+    "pgm": ("image.pgm", np.uint16),
+}
+
+
+@pytest.mark.parametrize("kind", WIDE)
+@pytest.mark.parametrize("limits", [None, (1000.0, 5000.0)])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path, kind: str, limits: tuple[float, float] | None) -> None:
+    """16-bit files of every kind give round(255 (value - low) / (high - low)), cut to 0..255, in every channel."""
+    name, dtype = WIDE[kind]
+    values = np.random.default_rng(1).integers(0, 65536, (20, 30)).astype(np.uint16)
+    Image.fromarray(values.astype(dtype)).save(tmp_path / name)
+    made = np.asarray(load_preprocess(tmp_path, range=limits).load_image(tmp_path / name))
+    low, high = limits or (0.0, 65535.0)
+    expected = np.floor(np.clip((values - low) * (255.0 / (high - low)), 0, 255) + 0.5)
+    assert np.array_equal(made, np.repeat(expected.astype(np.uint8)[..., None], 3, 2))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_floats_and_32_bits_need_a_range(tmp_path: Path, dtype: type) -> None:
+    """What becomes white in a float or 32-bit image is the user's to say; with a range it is scaled."""
+    Image.fromarray(np.array([[0, 1], [2, 4]], dtype)).save(tmp_path / "image.tif")
+    with pytest.raises(ValueError, match=r"values from 0 to 4: data\.preprocess\.range"):
+        load_preprocess(tmp_path).load_image(tmp_path / "image.tif")
+    made = load_preprocess(tmp_path, range=(0.0, 4.0)).load_image(tmp_path / "image.tif")
+    assert np.asarray(made)[..., 0].tolist() == [[0, 64], [128, 255]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_orientation_tags_turn_the_picture(tmp_path: Path, orientation: int, suffix: str) -> None:
+    """A file with an EXIF orientation gives the picture upright, as Pillow's exif_transpose does."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"image.{suffix}"
+    make_image(20, 30).save(path, exif=exif)
+    with Image.open(path) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    assert np.array_equal(np.asarray(load_preprocess(tmp_path).load_image(path)), np.asarray(expected))
+
+
+def test_orientation_can_be_left_alone(tmp_path: Path) -> None:
+    """With exif: false a picture stays as it lies in the file; a damaged tag is no reason to fail."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    make_image(20, 30).save(tmp_path / "image.png", exif=exif)
+    assert load_preprocess(tmp_path, exif=False).load_image(tmp_path / "image.png").size == (20, 30)
+    make_image(20, 30).save(tmp_path / "bad.png", exif=b"Exif\x00\x00MM\x00*\x00")
+    assert load_preprocess(tmp_path).load_image(tmp_path / "bad.png").size == (20, 30)
 
 
 def test_a_wrong_size_is_refused(tmp_path: Path) -> None:

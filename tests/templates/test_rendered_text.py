@@ -21,6 +21,7 @@ from dpuforge.records import project as records
 from dpuforge.render.environment import make_environment
 
 NAMES = tuple(f"class number {number}" for number in range(30))
+GRAY = shapes.make_data(color="GRAY", mean=(0.4,), std=(0.2,), exif=False, range=(0.0, 4095.0))
 VARIANTS = {
     "fine_tuning": shapes.make_project(),
     "feature_extraction": shapes.make_project(
@@ -55,6 +56,11 @@ VARIANTS = {
         model=records.Model("nets/tiny.py:make", "weights/tiny.pth", records.InputSize(32, 32)),
         quantization=shapes.make_quantization(fast_finetune=records.FastFinetune(True, 16)),
     ),
+    "one_folder": shapes.make_project(
+        data=records.Data(*["data/all"] * 3, None, GRAY.preprocess, (), records.DataSplit("data/all", 0.1, 0.2, 0)),
+        train=shapes.make_train(balance="sampler"),
+    ),
+    "rare_classes": shapes.make_project(data=GRAY, train=shapes.make_train(balance="weights")),
     "hostile_text": shapes.make_project(
         classes=records.Classes(3, ('a"b', "c\\d", "e'\n{{ f }}")),
         spec=records.SourceFile('spec/a b\n"; import os #.yaml', "0" * 64),

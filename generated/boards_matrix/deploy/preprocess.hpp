@@ -3,6 +3,8 @@
 //
 // The arithmetic of preprocess.py in C++14, equal to the bit: Pillow's antialiased bilinear resize,
 // the centred crop, (pixel - mean) * scale in float, and rounding to the DPU's int8 input.
+// Decode in colour: prepare() makes the grey that a network of one channel takes. OpenCV gives BGR, and its imread turns
+// JPEGs upright by itself (but for IMREAD_IGNORE_ORIENTATION): call upright() only on what another decoder gave.
 // Compile with -ffp-contract=off, so that no multiplication and addition are fused.
 #pragma once
 
@@ -17,15 +19,50 @@ namespace preprocess {
 
 constexpr int kResizeShort = 256;  // shorter side in pixels
 constexpr int kHeight = 224, kWidth = 224;  // the network's input in pixels
+constexpr int kChannels = 3;
+constexpr bool kExif = true;  // false: pictures stay as they lie; give imread IMREAD_IGNORE_ORIENTATION
+constexpr double kLow = 0.0, kHigh = 65535.0;  // become 0 and 255 in images of more than 8 bits
 constexpr int kChannel[3] = {0, 1, 2};  // red, green, blue of an RGB pixel
-constexpr float kMean[3] = { 123.675f, 116.28f, 103.53f, };  // of that order, for pixels 0..255
-constexpr float kScale[3] = { 0.017124753f, 0.017507004f, 0.017429193f, };  // 1 / (255 * std)
+constexpr float kMean[kChannels] = { 123.675f, 116.28f, 103.53f, };  // of that order, for pixels 0..255
+constexpr float kScale[kChannels] = { 0.017124753f, 0.017507004f, 0.017429193f, };  // 1 / (255 * std)
 
-// An RGB image, 8 bits a channel, rows from the top.
+// An RGB image, 8 bits a channel, rows from the top; after to_color() the kChannels that the network takes.
 struct Image {
   int height, width;
   std::vector<std::uint8_t> rgb;
 };
+
+// A grey image of more than 8 bits a pixel (integers or floats), scaled to 8 as in training.
+template <typename Sample>
+Image to_8_bits(int height, int width, const std::vector<Sample>& grey) {
+  Image out{height, width, {}};
+  for (const Sample value : grey) {
+    const double scaled = std::floor((static_cast<double>(value) - kLow) * (255.0 / (kHigh - kLow)) + 0.5);
+    out.rgb.insert(out.rgb.end(), 3, static_cast<std::uint8_t>(scaled > 0.0 ? std::min(scaled, 255.0) : 0.0));
+  }
+  return out;
+}
+
+// The RGB image turned as its EXIF orientation (1 to 8) says.
+inline Image upright(const Image& image, int orientation) {
+  if (!kExif || orientation < 2 || orientation > 8) return image;
+  const bool turned = orientation >= 5;
+  Image out{turned ? image.width : image.height, turned ? image.height : image.width, {}};
+  const bool mirrored_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+  const bool mirrored_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  for (int y = 0; y < out.height; ++y) {
+    for (int x = 0; x < out.width; ++x) {
+      int row = turned ? x : y, column = turned ? y : x;
+      if (mirrored_y) row = image.height - 1 - row;
+      if (mirrored_x) column = image.width - 1 - column;
+      const auto pixel = image.rgb.begin() + (std::size_t(row) * image.width + column) * 3;
+      out.rgb.insert(out.rgb.end(), pixel, pixel + 3);
+    }
+  }
+  return out;
+}
+
+inline const Image& to_color(const Image& image) { return image; }
 
 // The weights of the source pixels first .. first + weights.size() - 1 for one target pixel.
 struct Taps {
@@ -67,17 +104,17 @@ inline std::uint8_t clip(int sum) {
 inline Image resize_rows(const Image& image, int width) {
   if (width == image.width) return image;
   const auto taps = make_taps(image.width, width);
-  Image out{image.height, width, std::vector<std::uint8_t>(std::size_t(image.height) * width * 3)};
+  Image out{image.height, width, std::vector<std::uint8_t>(std::size_t(image.height) * width * kChannels)};
   for (int y = 0; y < image.height; ++y) {
     for (int x = 0; x < width; ++x) {
-      for (int c = 0; c < 3; ++c) {
+      for (int c = 0; c < kChannels; ++c) {
         int sum = 1 << (kPrecision - 1);
-        std::size_t from = (std::size_t(y) * image.width + taps[x].first) * 3 + c;
+        std::size_t from = (std::size_t(y) * image.width + taps[x].first) * kChannels + c;
         for (int weight : taps[x].weights) {
           sum += image.rgb[from] * weight;
-          from += 3;
+          from += kChannels;
         }
-        out.rgb[(std::size_t(y) * width + x) * 3 + c] = clip(sum);
+        out.rgb[(std::size_t(y) * width + x) * kChannels + c] = clip(sum);
       }
     }
   }
@@ -88,9 +125,9 @@ inline Image transpose(const Image& image) {
   Image out{image.width, image.height, std::vector<std::uint8_t>(image.rgb.size())};
   for (int y = 0; y < image.height; ++y) {
     for (int x = 0; x < image.width; ++x) {
-      for (int c = 0; c < 3; ++c) {
-        out.rgb[(std::size_t(x) * image.height + y) * 3 + c] =
-            image.rgb[(std::size_t(y) * image.width + x) * 3 + c];
+      for (int c = 0; c < kChannels; ++c) {
+        out.rgb[(std::size_t(x) * image.height + y) * kChannels + c] =
+            image.rgb[(std::size_t(y) * image.width + x) * kChannels + c];
       }
     }
   }
@@ -120,8 +157,8 @@ inline Image center_crop(const Image& image) {
   const int top = half(image.height - kHeight), left = half(image.width - kWidth);
   Image out{kHeight, kWidth, {}};
   for (int y = 0; y < kHeight; ++y) {
-    const auto row = image.rgb.begin() + (std::size_t(y + top) * image.width + left) * 3;
-    out.rgb.insert(out.rgb.end(), row, row + kWidth * 3);
+    const auto row = image.rgb.begin() + (std::size_t(y + top) * image.width + left) * kChannels;
+    out.rgb.insert(out.rgb.end(), row, row + kWidth * kChannels);
   }
   return out;
 }
@@ -135,10 +172,10 @@ inline std::int8_t to_int8(float value, int fix_point) {
 
 // The DPU's input for one RGB image: height x width x channels.
 inline std::vector<std::int8_t> prepare(const Image& image, int fix_point) {
-  const Image cut = center_crop(resize(image));
+  const Image cut = center_crop(resize(to_color(image)));
   std::vector<std::int8_t> input(cut.rgb.size());
-  for (std::size_t pixel = 0; pixel < cut.rgb.size(); pixel += 3) {
-    for (int c = 0; c < 3; ++c) {
+  for (std::size_t pixel = 0; pixel < cut.rgb.size(); pixel += kChannels) {
+    for (int c = 0; c < kChannels; ++c) {
       const float value = (cut.rgb[pixel + kChannel[c]] - kMean[c]) * kScale[c];
       input[pixel + c] = to_int8(value, fix_point);
     }

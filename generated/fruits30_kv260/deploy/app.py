@@ -123,7 +123,7 @@ class Network:
         self.input_fix = int(source.get_attr("fix_point"))
         self.output_fix = int(target.get_attr("fix_point"))
         self.batch = self.input_shape[0]  # images the DPU takes at a time
-        expected = (*preprocess.INPUT_PX, 3)
+        expected = (*preprocess.INPUT_PX, preprocess.CHANNELS)
         if self.input_shape[1:] != expected:
             text = "the xmodel takes {}, preprocess.py makes {}"
             raise Failure(text.format(self.input_shape[1:], expected))
@@ -140,13 +140,13 @@ class Network:
 
 
 def prepare(image, fix_point):
-    """Return the DPU's input for one RGB image: int8, height x width x channels."""
+    """Return the DPU's input for one image: int8, height x width x channels."""
     values = preprocess.to_input(preprocess.resize_and_crop(image))
     return preprocess.to_int8(values, fix_point).transpose(1, 2, 0)
 
 
 def read_files(paths):
-    """Yield (name, RGB image) for files and for what lies in folders."""
+    """Yield (name, image) for files and for what lies in folders."""
     files = []
     for path in paths:
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -156,12 +156,12 @@ def read_files(paths):
     for file in files:
         try:
             yield str(file), preprocess.load_image(file)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  (Pillow raises many kinds)
             raise Failure(f"{file}: {error}") from None
 
 
 def read_camera(index, frames):
-    """Yield (name, RGB image) from a camera, at most `frames` of them."""
+    """Yield (name, image) from a camera, at most `frames` of them."""
     import cv2
 
     camera = cv2.VideoCapture(index)
@@ -173,7 +173,7 @@ def read_camera(index, frames):
             if not good:
                 return
             rgb = frame[:, :, ::-1].copy()  # OpenCV gives BGR
-            yield f"frame {number}", Image.fromarray(rgb)
+            yield f"frame {number}", preprocess.to_color(Image.fromarray(rgb))
     finally:
         camera.release()
 

@@ -79,19 +79,23 @@ def _problems_json(problems: tuple[Problem, ...]) -> dict[str, Any]:
 
 
 def explain(spec: Spec, json_: Json = False) -> None:
-    """Show every effective value of a spec and where it came from.
+    """Show every effective value of a spec and where it came from, and what part of a picture the network sees.
 
     Example: dpuforge explain spec/quickstart.yaml
     """
     from dpuforge.load.boards.catalogue import shipped_catalogue
     from dpuforge.load.load_spec import load_project
+    from dpuforge.load.view import describe_view
 
     loaded = load_project(spec, shipped_catalogue())
     if json_:
-        print_json({key: asdict(origin) for key, origin in loaded.origins.items()})
+        view = {"value": describe_view(loaded.project), "kind": "derived", "where": "", "why": "resize and crop"}
+        print_json({**{key: asdict(origin) for key, origin in loaded.origins.items()}, "view": view})
         return
     rows = [(key, origin.value, origin.kind, origin.where or origin.why) for key, origin in loaded.origins.items()]
     print_table(str(spec), ("key", "value", "origin", "where, or why"), rows)
+    for line in describe_view(loaded.project):
+        print(line)
 
 
 def generate(specs: Specs = None, out: Out = None, board: Boards = None) -> None:

@@ -42,6 +42,8 @@ class RunProgress:
         word = "fresh" if fresh else result.status.value
         note = "an earlier result still stands" if fresh else (result.reason or f"{result.seconds:.1f} s")
         self._print(f"{paint(word, 9)} {stage:<18} {note}")
+        for text in result.metrics.get("warnings") or ():
+            self._print(f"{'warning':<9} {stage:<18} {text}")
         self._progress.advance(self._all)
 
     def _print(self, text: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,15 @@ def describe_inputs(
 ) -> dict[str, Any]:
     """Return all that decides what a stage yields: scripts, arguments, earlier outputs, folders, toolchain.
 
-    scripts is generated/<project>/; results holds what earlier stages left. Folders of images enter by listing
-    (path, size, modification time): the prepare stage reads their bytes.
+    scripts is generated/<project>/; results holds what earlier stages left. Folders of images, and the images that CSV
+    files name, enter by listing (path, size, modification time, of what links lead to): prepare reads their bytes.
     """
     return {
         "stage": stage.key,
         "argv": list(stage.argv),
         "scripts": {name: hash_file(scripts / name) for name in stage.scripts if (scripts / name).is_file()},
         "needs": {name: dict(results[name].outputs) for name in stage.needs if name in results},
-        "folders": {name: _hash_listing(root / name) for name in stage.folders},
+        "folders": {name: _hash_listing(root / name, root) for name in stage.folders},
         "files": {name: _hash_existing(root / name) for name in stage.files},
         "toolchain": {"name": place.name, **place.versions} if stage.uses_toolchain else place.versions.get("torch"),
     }
@@ -47,12 +49,54 @@ def hash_settings(inputs: Mapping[str, Any]) -> str:
     return hash_inputs({name: value for name, value in inputs.items() if name != "toolchain"})
 
 
-def _hash_listing(folder: Path) -> str:
+def _hash_listing(folder: Path, root: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        status = path.stat()
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    listed = _list_csv(folder, root) if folder.is_file() else _list_folder(str(folder))
+    for line in sorted(listed):
+        digest.update(line)
     return digest.hexdigest()
+
+
+def _list_folder(top: str) -> Iterator[bytes]:
+    """Yield one line for all that lies in a folder, links followed; a folder inside itself is not entered again."""
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(top, frozenset())]
+    while waiting:
+        folder, around = waiting.pop()
+        try:
+            status = os.stat(folder)
+            entries = list(os.scandir(folder))
+        except OSError:
+            continue
+        above = around | {(status.st_dev, status.st_ino)}
+        for entry in entries:
+            yield _describe_file(entry.path, entry.path[len(top) :])
+            if _is_new_folder(entry, above):
+                waiting.append((entry.path, above))
+
+
+def _is_new_folder(entry: os.DirEntry[str], above: frozenset[tuple[int, int]]) -> bool:
+    try:
+        status = entry.stat()
+        return entry.is_dir() and (status.st_dev, status.st_ino) not in above
+    except OSError:
+        return False
+
+
+def _list_csv(path: Path, root: Path) -> Iterator[bytes]:
+    """Yield one line for a CSV file, and one for every file that a cell of it names."""
+    yield hash_file(path).encode()
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for row in csv.reader(text.replace(";", ",").replace("\t", ",").replace("\0", "").splitlines()):
+        for name in filter(None, map(str.strip, row)):
+            yield from (_describe_file(str(place / name), name) for place in (path.parent, root))
+
+
+def _describe_file(path: str, name: str) -> bytes:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return os.fsencode(name) + b"\0nothing\n"
+    return os.fsencode(name) + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
 
 
 def explain_staleness(folder: Path, key: str, root: Path) -> str:

@@ -17,6 +17,7 @@ from dpuforge.records.project import (
     Calibration,
     Classes,
     Data,
+    DataSplit,
     EarlyStopping,
     FastFinetune,
     Freeze,
@@ -79,23 +80,30 @@ def _build_classes(value: int | str | list[str], root: Path) -> Classes:
 
 
 def _build_data(spec: Spec) -> Data:
-    return Data(**{**spec, "preprocess": _build_preprocess(spec["preprocess"]), "augment": tuple(spec["augment"])})
+    converted = {
+        "preprocess": _build_preprocess(spec["preprocess"]),
+        "augment": tuple(spec["augment"]),
+        "split": _build_split(spec["split"]),
+    }
+    return Data(**{**spec, **converted})
+
+
+def _build_split(spec: Spec | None) -> DataSplit | None:
+    if spec is None:
+        return None
+    return DataSplit(spec["from"], float(spec["validation"]), float(spec["test"]), spec["seed"])
 
 
 def _build_preprocess(spec: Spec) -> Preprocess:
-    resize, crop = spec["resize"], spec["crop"]
+    resize, crop, limits = spec["resize"], spec["crop"], spec["range"]
     converted = {
         "resize": (resize[0], resize[1]) if isinstance(resize, list) else resize,
         "crop": (crop, crop) if isinstance(crop, int) else (crop[0], crop[1]) if crop is not None else None,
-        "mean": _build_channels(spec["mean"]),
-        "std": _build_channels(spec["std"]),
+        "mean": tuple(float(value) for value in spec["mean"]),
+        "std": tuple(float(value) for value in spec["std"]),
+        "range": (float(limits[0]), float(limits[1])) if limits is not None else None,
     }
     return Preprocess(**{**spec, **converted})
-
-
-def _build_channels(values: list[float]) -> tuple[float, float, float]:
-    first, second, third = (float(value) for value in values)
-    return first, second, third
 
 
 def _build_transfer(spec: Spec) -> Transfer:

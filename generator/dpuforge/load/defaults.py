@@ -106,30 +106,47 @@ def _input_size(spec: Spec) -> tuple[int, int] | None:
 
 
 def _derive_crop(spec: Spec, _: str) -> Derived:
-    """The input size; no crop where resize is the input size already."""
+    """The input size; no crop where resize is the input size already (one that is not square may say so twice)."""
     size, resize = _input_size(spec), look_up(spec, ("data", "preprocess", "resize"))
     if size is None:
         return None
-    if isinstance(resize, list):
+    if isinstance(resize, list) and size[0] == size[1]:
         return (None if tuple(resize) == size else list(size),)
     return (size[0] if size[0] == size[1] else list(size),)
 
 
 def _derive_resize(spec: Spec, _: str) -> Derived:
-    """The published resize, scaled as the published crop to the larger side of what is cropped; rounded to a pixel."""
+    """The published resize, scaled as the published crop to the input, rounded to a pixel.
+
+    An input that is not square, or a crop that is left out, takes the whole picture: no shorter side would do.
+    """
     preprocess = look_up(spec, ("data", "preprocess"))
     crop = preprocess.get("crop", ...) if isinstance(preprocess, dict) else ...
     size = _input_size(spec)
     if size is None:
         return None
-    if crop is None:
+    if crop is None or size[0] != size[1]:
         return (list(size),)
     resize, published = _published(spec)
     return (round(max(size) * resize / published),)
 
 
+def _derive_mean(spec: Spec, _: str) -> Derived:
+    return ([0.449] if _is_gray(spec) else [0.485, 0.456, 0.406],)
+
+
+def _derive_std(spec: Spec, _: str) -> Derived:
+    return ([0.226] if _is_gray(spec) else [0.229, 0.224, 0.225],)
+
+
+def _is_gray(spec: Spec) -> bool:
+    return bool(look_up(spec, ("data", "preprocess", "color")) == "GRAY")
+
+
 def _derive_split_folder(spec: Spec, split: str) -> Derived:
-    source = look_up(spec, ("data", "source"))
+    source, folder = look_up(spec, ("data", "source")), look_up(spec, ("data", "split", "from"))
+    if isinstance(folder, str):
+        return (folder,)
     return (f"data/{source}/{split}",) if isinstance(source, str) else None
 
 
@@ -156,6 +173,8 @@ _DERIVE: dict[str, Callable[[Spec, str], Derived]] = {
     "input_size": _derive_input_size,
     "resize": _derive_resize,
     "crop": _derive_crop,
+    "mean": _derive_mean,
+    "std": _derive_std,
     "split_folder": _derive_split_folder,
     "freeze_layers": _derive_freeze_layers,
     "batchnorm": _derive_batchnorm,

@@ -19,6 +19,7 @@ from dpuforge.load.quantization import check_quantization
 from dpuforge.records.hardware import Catalogue
 
 MIN_CALIBRATION_IMAGES = 100
+MAX_HELD_OUT = 0.9  # of the images that data.split does not train on
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,9 @@ def _check_random_features(context: Context) -> Iterator[Finding]:
 
 def _check_splits(context: Context) -> Iterator[Finding]:
     names = ("train", "validation", "test")
+    if context.get("data.split") is not None:
+        yield from _check_one_folder(context, names)
+        return
     folders = {name: context.get(f"data.{name}") for name in names}
     for name in names:
         if folders[name] is None:
@@ -127,6 +131,21 @@ def _check_splits(context: Context) -> Iterator[Finding]:
     for index, name in enumerate(names):
         for earlier in names[:index]:
             yield from _check_split(context, name, folders[name], earlier, folders[earlier])
+
+
+def _check_one_folder(context: Context, names: tuple[str, ...]) -> Iterator[Finding]:
+    for name in names:
+        if ("data", name) in context.written:
+            value = show_value(context.get(f"data.{name}"))
+            what = f"data.split makes the {name} split, and this names one, got {value}"
+            yield Finding(("data", name), what, "remove the key, or data.split", at_key=True)
+    if context.get("data.source") is not None:
+        what = f"the built-in data set has splits of its own, got {show_value(context.get('data.source'))}"
+        yield _finding("data.source", what, "remove data.split, or data.source")
+    held = context.get("data.split.validation") + context.get("data.split.test")
+    if held > MAX_HELD_OUT:
+        what = f"validation and test leave too little for training, got {held:g} of all images"
+        yield _finding("data.split", what, f"let them be {MAX_HELD_OUT} together, or less")
 
 
 def _check_split(context: Context, name: str, folder: Any, earlier: str, other: Any) -> Iterator[Finding]:
@@ -177,6 +196,29 @@ def _pair(value: Any) -> tuple[int, int] | None:
     if isinstance(value, int):
         return value, value
     return (value[0], value[1]) if isinstance(value, list) else None
+
+
+def _check_channels(context: Context) -> Iterator[Finding]:
+    color = context.get("data.preprocess.color")
+    wanted = 1 if color == "GRAY" else 3
+    for key in ("mean", "std"):
+        values = context.get(f"data.preprocess.{key}")
+        if len(values) != wanted:
+            what = f"color {color} has {wanted} channel(s), got {len(values)} value(s): {show_value(values)}"
+            yield _finding(f"data.preprocess.{key}", what, f"give {wanted} value(s), or another data.preprocess.color")
+    for owner in ("model", "transfer.teacher"):
+        backbone = context.get(f"{owner}.backbone")
+        if wanted == 1 and isinstance(backbone, str) and classify_backbone(backbone) == "torchvision":
+            what = f"{backbone} ({owner}.backbone) takes 3 channels, GRAY gives 1, got 'GRAY'"
+            remedy = "write color: RGB, which makes three equal channels of grey files; timm/ networks take one channel"
+            yield _finding("data.preprocess.color", what, remedy)
+
+
+def _check_range(context: Context) -> Iterator[Finding]:
+    limits = context.get("data.preprocess.range")
+    if limits is not None and limits[0] >= limits[1]:
+        what = f"the first value becomes 0 and the second 255, got {show_value(limits)}"
+        yield _finding("data.preprocess.range", what, "write the smaller value first")
 
 
 def _check_augment(context: Context) -> Iterator[Finding]:
@@ -329,7 +371,7 @@ def _check_served(catalogue: Catalogue, release: str, board: str, where: Finding
 
 
 def _check_paths(context: Context) -> Iterator[Finding]:
-    for dotted in ("data.train", "data.validation", "data.test", "model.weights"):
+    for dotted in ("data.train", "data.validation", "data.test", "data.split.from", "model.weights"):
         value = context.get(dotted)
         if isinstance(value, str) and re.search(r"[\x00-\x1f]", value):
             yield _finding(dotted, f"a path holds a control character, got {show_value(value)}", "retype the path")
@@ -340,8 +382,10 @@ RULES = (
     Rule(("transfer.teacher",), _check_weights("transfer.teacher")),
     Rule(("model",), _check_input),
     Rule(("model.backbone", "model.weights", "transfer.method"), _check_random_features),
-    Rule(("data.source", "data.train", "data.validation", "data.test"), _check_splits),
-    Rule(("data.train", "data.validation", "data.test", "model.weights"), _check_paths),
+    Rule(("data.source", "data.split", "data.train", "data.validation", "data.test"), _check_splits),
+    Rule(("data.split", "data.train", "data.validation", "data.test", "model.weights"), _check_paths),
+    Rule(("data.preprocess", "model.backbone", "transfer.teacher"), _check_channels),
+    Rule(("data.preprocess.range",), _check_range),
     Rule(("model.input", "data.preprocess.resize", "data.preprocess.crop"), _check_preprocess),
     Rule(("data.augment",), _check_augment),
     Rule(("classes",), _check_class_file),

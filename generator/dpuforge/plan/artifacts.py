@@ -41,6 +41,9 @@ def _of_targets(make: Callable[[Project, Sequence[BoardTarget]], Any]) -> MakeCo
 ARTIFACTS = (
     Artifact("results.py"),
     Artifact("preprocess.py",         _of_project(contexts.make_preprocess_context)),
+    Artifact("find_images.py"),
+    Artifact("check_images.py"),
+    Artifact("compare_images.py"),
     Artifact("splits.py"),
     Artifact("checkpoint.py"),
     Artifact("model.py",              _of_project(contexts.make_model_context)),
@@ -67,6 +70,7 @@ ARTIFACTS = (
 NETWORK_CHECK = (
     "results.py",
     "preprocess.py",
+    "find_images.py",
     "splits.py",
     "checkpoint.py",
     "model.py",

@@ -21,8 +21,9 @@ _ENUM_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 class PreprocessContext:
     """Context of preprocess.py; mean and scale are for pixels 0..255, per channel in the order of `color`."""
 
-    mean: tuple[float, float, float]
-    scale: tuple[float, float, float]
+    channels: int
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,19 @@ def round_to_float32(value: float) -> float:
     return next(number for number in shortest if struct.unpack("f", struct.pack("f", number))[0] == exact)
 
 
-def scale_pixels(preprocess: Preprocess) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def scale_pixels(preprocess: Preprocess) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return (mean, scale) for pixels 0..255: input = (pixel - mean) * scale, both float32.
 
     The arithmetic of the Vitis AI Library's prototxt: mean * 255 and 1 / (255 * std).
     """
-    red, green, blue = (round_to_float32(255.0 * mean) for mean in preprocess.mean)
-    scales = [round_to_float32(1.0 / (255.0 * std)) for std in preprocess.std]
-    return (red, green, blue), (scales[0], scales[1], scales[2])
+    means = tuple(round_to_float32(255.0 * mean) for mean in preprocess.mean)
+    return means, tuple(round_to_float32(1.0 / (255.0 * std)) for std in preprocess.std)
 
 
 def make_preprocess_context(project: Project) -> PreprocessContext:
     """Return the context of preprocess.py."""
-    return PreprocessContext(*scale_pixels(project.data.preprocess))
+    preprocess = project.data.preprocess
+    return PreprocessContext(preprocess.channels, *scale_pixels(preprocess))
 
 
 def classify_weights(weights: str) -> str:

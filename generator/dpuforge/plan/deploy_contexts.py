@@ -49,6 +49,8 @@ class HeaderFileContext:
     resize_short_px: int | None
     resize_height_px: int | None
     resize_width_px: int | None
+    wide_range: tuple[float, float]
+    channels: int
     mean: tuple[float, ...]
     scale: tuple[float, ...]
 
@@ -92,7 +94,7 @@ def _scale_bgr(project: Project) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def _is_vgg_preprocess(project: Project) -> bool:
     """Tell whether the Vitis AI Library's VGG_PREPROCESS (shorter side 256, centred crop) is the project's."""
     preprocess = project.data.preprocess
-    return preprocess.resize == 256 and preprocess.crop is not None
+    return preprocess.resize == 256 and preprocess.crop is not None and preprocess.channels == 3
 
 
 def make_bundle_context(project: Project) -> BundleContext:
@@ -110,7 +112,9 @@ def make_header_file_context(project: Project) -> HeaderFileContext:
     resize = project.data.preprocess.resize
     short = resize if isinstance(resize, int) else None
     height, width = resize if isinstance(resize, tuple) else (None, None)
-    return HeaderFileContext(short, height, width, *scale_pixels(project.data.preprocess))
+    preprocess = project.data.preprocess
+    wide = preprocess.range or (0.0, 65535.0)
+    return HeaderFileContext(short, height, width, wide, preprocess.channels, *scale_pixels(preprocess))
 
 
 def make_readme_context(project: Project, targets: Sequence[BoardTarget], release: Release) -> ReadmeContext:

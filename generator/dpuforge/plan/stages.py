@@ -9,7 +9,11 @@ from dpuforge.plan.contexts import find_starting_files
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.project import Project
 
-NETWORK_SCRIPTS = ("model.py", "checkpoint.py", "preprocess.py", "splits.py", "results.py", "figures.py")
+NETWORK_SCRIPTS = (
+    *("model.py", "checkpoint.py", "preprocess.py", "find_images.py"),
+    *("splits.py", "results.py", "figures.py"),
+)
+DATA_SCRIPTS = ("preprocess.py", "find_images.py", "check_images.py", "compare_images.py", "results.py")
 # compile.sh ends with the folder that is copied to the board.
 BUNDLE_PARTS = (
     "bundle.py",
@@ -39,8 +43,8 @@ class StageRow:
 
 # fmt: off
 STAGES = (
-    StageRow("prepare", "count, hash and check the images; refuse leaks between splits", "python", ("prepare.py",),
-             shared_scripts=("preprocess.py", "splits.py", "results.py"), reads_images=True, uses_toolchain=False),
+    StageRow("prepare", "decode, count and hash the images; refuse leaks between splits", "python", ("prepare.py",),
+             shared_scripts=DATA_SCRIPTS, reads_images=True, uses_toolchain=False),
     StageRow("train", "train the network by transfer learning", "python", ("train.py",), ("prepare",),
              uses_toolchain=False),
     StageRow("inspect", "see which operators the DPU takes", "python", ("inspect_model.py",), ("train",),

@@ -73,20 +73,41 @@ class Preprocess:
     """The one definition of what happens to an image before the network.
 
     resize is the shorter side in pixels, or (height, width), or None (no resize); crop is the centred crop
-    (height, width) in pixels, or None. mean and std are per channel, in the channel order of `color`, for values from
-    0 to 1.
+    (height, width) in pixels, or None. mean and std are per channel, in the channel order of `color` (one for GRAY),
+    for values from 0 to 1. exif turns pictures upright; range holds what becomes 0 and 255 in images of more than 8
+    bits, None for the whole of 16 bits.
     """
 
     resize: int | tuple[int, int] | None
     crop: tuple[int, int] | None
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     color: str
+    exif: bool = True
+    range: tuple[float, float] | None = None
+
+    @property
+    def channels(self) -> int:
+        """Return how many channels the network sees."""
+        return 1 if self.color == "GRAY" else 3
+
+
+@dataclass(frozen=True)
+class DataSplit:
+    """How one folder (or CSV file) becomes three splits: shares of each class, by content and seed."""
+
+    folder: str
+    validation: float
+    test: float
+    seed: int
 
 
 @dataclass(frozen=True)
 class Data:
-    """Three disjoint ImageFolder trees, relative to the project root; source names a built-in data set or is None."""
+    """Three disjoint splits, each an ImageFolder tree or a CSV file, relative to the project root.
+
+    source names a built-in data set or is None. With `split` the three name one and the same folder.
+    """
 
     train: str
     validation: str
@@ -94,6 +115,7 @@ class Data:
     source: str | None
     preprocess: Preprocess
     augment: tuple[str, ...]
+    split: DataSplit | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +189,10 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class Train:
-    """The training loop; workers are data-loader processes, device is "auto", "cpu" or "cuda"."""
+    """The training loop; workers are data-loader processes, device is "auto", "cpu" or "cuda".
+
+    balance is "none", "weights" (of the loss) or "sampler".
+    """
 
     epochs: int
     batch_size: int
@@ -177,6 +202,7 @@ class Train:
     early_stopping: EarlyStopping | None
     workers: int
     device: str
+    balance: str = "none"
 
 
 @dataclass(frozen=True)

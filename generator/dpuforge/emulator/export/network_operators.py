@@ -25,10 +25,14 @@ def list_operators(graph: Graph, options: PrepareOptions | None = None) -> tuple
 
 
 def capture_operators(
-    build: Callable[[], torch.nn.Module], height: int, width: int, options: PrepareOptions | None = None
+    build: Callable[[], torch.nn.Module],
+    height: int,
+    width: int,
+    options: PrepareOptions | None = None,
+    channels: int = 3,
 ) -> tuple[Operator, ...]:
-    """Build a network on the meta device (no weight is made) and return its operators for one RGB image."""
-    return list_operators(capture_network(build, (1, 3, height, width)), options)
+    """Build a network on the meta device (no weight is made) and return its operators for one image."""
+    return list_operators(capture_network(build, (1, channels, height, width)), options)
 
 
 def capture_network(build: Callable[[], torch.nn.Module], shape: Shape) -> Graph:
