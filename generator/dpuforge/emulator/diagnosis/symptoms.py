@@ -56,6 +56,19 @@ class Findings:
         return self.whole.quantised.images
 
     @property
+    def node_costs(self) -> Mapping[str, float]:
+        """What each measured layer costs the network, by node: what the output gains in dB with it alone in float."""
+        rows = self.study.as_json() if self.study is not None else []
+        return {row["node"]: row["gain_db"] for row in rows if row["gain_db"] is not None}
+
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """The same by the layer's label; of layers that share one, the costliest one's."""
+        costs = self.node_costs
+        known = [(costs[item.layer.name], item.layer.label) for item in self.layers if item.layer.name in costs]
+        return {label: cost for cost, label in sorted(known)}
+
+    @property
     def is_poor(self) -> bool:
         """Whether the network as a whole loses something worth mending."""
         return bool(_lost_points(self) or _low_agreement(self))
