@@ -81,15 +81,20 @@ class QuantisedGraph:
         if source is None:
             return False
         special = self.settings.layer(node) is not None
-        if not special and (not node.traits.parametric or not self.graph[source].is_input):
+        if not special and (not node.parametric or not self._is_source(self.graph[source])):
             return False
         given = self.rule("activation", self.graph[source]).config
         return given.datatype == "int" and given.bit_width != self.input_rule(node).config.bit_width
 
+    @staticmethod
+    def _is_source(node: Node) -> bool:
+        """Say whether quantised values come in at a node: an input of the network, or a QuantStub."""
+        return node.is_input or node.begins_scope
+
     def input_rule(self, node: Node) -> TensorRule:
         """Return how a node's inputs are quantised anew: in the bit width of its weights, if it has any."""
         rule = self.rule("activation", node)
-        if not node.traits.parametric or rule.config.datatype != "int" or self.settings.typed:
+        if not node.parametric or rule.config.datatype != "int" or self.settings.typed:
             return rule
         bits = self.rule("weights", node).config.bit_width
         return replace(rule, config=replace(rule.config, bit_width=bits))
@@ -106,7 +111,7 @@ class QuantisedGraph:
 
     def expected_names(self) -> dict[str, set[str]]:
         """Return the parameter keys and node names that a calibration gives steps to."""
-        params = {key for node in self.graph.nodes if node.traits.parametric for key in node.parameters.values()}
+        params = {key for node in self.graph.nodes if node.parametric for key in node.parameters.values()}
         return {"param": params, "output": set(self.points.outputs)}
 
     @property
@@ -155,7 +160,7 @@ class QuantisedGraph:
 
     def rule(self, role: str, node: Node) -> TensorRule:
         """Return how one of a node's tensors is quantised."""
-        if role == "activation" and node.is_input:
+        if role == "activation" and self._is_source(node):
             role = "input"
         return self.settings.rule(role, node)
 
@@ -182,7 +187,7 @@ class QuantisedGraph:
 
     def _quantise_parameters(self) -> None:
         for node in self.graph.nodes:
-            if not node.traits.parametric:
+            if not node.parametric:
                 continue
             for role, key in node.parameters.items():
                 rule = self.rule("weights" if role == "weight" else role, node)
@@ -248,10 +253,18 @@ class QuantisedGraph:
         self.corrections = {
             key: self.graph.tensors[key] - corrector.bias for key, corrector in self._correctors.items()
         }
+        if self.settings.bias_correction:
+            self.corrections |= self._corrections_outside()
         self.steps.output = {name: self.steps.output[name] for name in self.points.outputs if name in self.steps.output}
         if self.settings.config.target_device == "DPU" and not self.adjusted:
             self._adjust()
             self.adjusted = True
+
+    def _corrections_outside(self) -> dict[str, torch.Tensor]:
+        """Return the corrections of layers that stay in float: the real tool lists them, as zeros."""
+        outside = (node for node in self.graph.nodes if node.traits.weighted and not node.in_scope)
+        keys = [node.parameters["bias"] for node in outside if "bias" in node.parameters]
+        return {key: torch.zeros_like(self.graph.tensors[key]) for key in keys}
 
     def _adjust(self) -> None:
         positions = FixPositions(

@@ -6,7 +6,26 @@ dpuforge_dropin.require_torch()
 
 # isort: split
 from dpuforge.emulator.nndct.log import QUANTIZER_VERSION as __version__  # noqa: E402
+from dpuforge.emulator.nndct.qat import QatProcessor  # noqa: E402
+
+from . import nn  # noqa: E402
+from .pruning import (  # noqa: E402
+    IterativePruningRunner,
+    OFAPruner,
+    OneStepPruningRunner,
+    SparsePruner,
+    get_pruning_runner,
+)
 
 __emulator__ = True  # how a result records which toolchain made it
 
-__all__ = ["__version__"]
+__all__ = [
+    "IterativePruningRunner",
+    "OFAPruner",
+    "OneStepPruningRunner",
+    "QatProcessor",
+    "SparsePruner",
+    "__version__",
+    "get_pruning_runner",
+    "nn",
+]

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from torch.overrides import handle_torch_function, has_torch_function
+
 from dpuforge.emulator.arithmetic.fake_quantise import Rounding, average_pool_coefficient, fake_quantise
 
 HSIGMOID_FACTOR = 2731 / 16384  # the DPU's 1/6 (docs/quantizer.md, section 4)
@@ -24,6 +26,22 @@ class OutOfPlace:
 
     def __call__(self, first: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         return self.function(first.clone(), *args, **kwargs)
+
+
+def quant_stub(values: torch.Tensor) -> torch.Tensor:
+    """Return the values, as another tensor: quantisation begins here, and capture sees the call."""
+    if has_torch_function((values,)):
+        marked: torch.Tensor = handle_torch_function(quant_stub, (values,), values)
+        return marked
+    return values.view_as(values)
+
+
+def dequant_stub(values: torch.Tensor) -> torch.Tensor:
+    """Return the values, as another tensor: quantisation ends here, and capture sees the call."""
+    if has_torch_function((values,)):
+        marked: torch.Tensor = handle_torch_function(dequant_stub, (values,), values)
+        return marked
+    return values.view_as(values)
 
 
 def narrow(values: torch.Tensor, dim: int, start: int, length: int) -> torch.Tensor:

@@ -1,4 +1,7 @@
-"""A quantised network -> `<Net>_int.xmodel`, and the folder of checking data, as the real tool writes them."""
+"""A quantised network -> `<Net>_int.xmodel`, and the folder of checking data, as the real tool writes them.
+
+With stubs each quantised part has a file of its own: `<Net>_0_int.xmodel`, `<Net>_1_int.xmodel`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import torch
 
 from dpuforge.emulator.export.deploy_check import write_deploy_check
 from dpuforge.emulator.export.lower_network import lower_graph
+from dpuforge.emulator.export.parts import quantised_parts
 from dpuforge.emulator.export.xmodel_builder import ExportError, FixPositions, Quantised
 from dpuforge.emulator.graph.nodes import Graph
 from dpuforge.emulator.quantised_graph import QuantisedGraph
@@ -26,24 +30,32 @@ def export_xmodel(
     inputs: Sequence[torch.Tensor] = (),
     note: Note | None = None,
 ) -> Path:
-    """Write `<Net>_int.xmodel` into `output_dir` and return its path.
+    """Write `<Net>_int.xmodel` into `output_dir` and return its path (of several parts the first).
 
     `inputs` are those of the last test run (NCHW; of a batch the first is taken): they give the shapes of a network
     that was captured with a larger batch, and with `deploy_check` every tensor is also written for them, into
     `deploy_check_data_int/<Net>/`. `note` receives the real tool's progress lines. Raises ExportError where there are
     no inputs although they are needed, the target is no DPU, or an operator has no place in an xmodel.
     """
-    note, name = note or _ignore, quantised.graph.name
+    note = note or _ignore
     if quantised.settings.config.target_device != "DPU":
         message = "Not support to dump xmodel when target device is not DPU."
         raise ExportError(message, "set target_device to DPU, or export to ONNX or TorchScript")
     note("=>Converting to xmodel ...")
-    lowered = lower_graph(_as_single(quantised, inputs))
-    folder = Path(output_dir)
-    if deploy_check:
-        inputs = _first_of_batch(inputs)
+    single = _as_single(quantised, inputs)
+    parts = quantised_parts(single.graph)
+    paths = [_export_part(quantised, part, Path(output_dir), inputs if deploy_check else None, note) for part in parts]
+    return paths[0]
+
+
+def _export_part(
+    quantised: QuantisedGraph, part: Graph, folder: Path, inputs: Sequence[torch.Tensor] | None, note: Note
+) -> Path:
+    name = part.name
+    lowered = lower_graph(_Single(part, quantised.fix, quantised.quantised_parameter), quantised.graph.has_stubs)
+    if inputs is not None:
         note(f"=>Dumping '{name}'' checking data...")
-        write_deploy_check(quantised, lowered, inputs, folder / "deploy_check_data_int" / name)
+        write_deploy_check(quantised, lowered, _first_of_batch(inputs), folder / "deploy_check_data_int" / name)
         note(f"=>Finish dumping data.({name})")
     path = write_xmodel(lowered.graph, folder / f"{name}_int.xmodel")
     note(f"=>Successfully convert '{name}' to xmodel.({path})")

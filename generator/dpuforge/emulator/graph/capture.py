@@ -22,9 +22,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from dpuforge.emulator.arithmetic.operations import OutOfPlace
 from dpuforge.emulator.graph.describe import describe_call, expand_splits
-from dpuforge.emulator.graph.kinds import INPUT
+from dpuforge.emulator.graph.kinds import INPUT, Group
 from dpuforge.emulator.graph.nodes import BatchSize, Call, Graph, Node, Param, Ref, leaves, map_template
-from dpuforge.emulator.graph.vocabulary import NUMBERED, UNNAMED, base_name
+from dpuforge.emulator.graph.vocabulary import NUMBERED, TWICE_NAMED, UNNAMED, base_name
 from dpuforge.errors import UsageError
 
 _TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
@@ -237,6 +237,8 @@ class _Recorder(TorchFunctionMode):
         counter = 1 if numbered else 0
         label = str(self._labels[1]) if numbered else f"ret.{self._labels[0]}"
         self._labels[counter] += 13 if numbered else 2
+        if name in TWICE_NAMED:
+            self._labels[0] += 2
         return f"{self.network}::{'/'.join(scopes)}/{label}"
 
 
@@ -342,8 +344,8 @@ def _merge(first: Any, second: Any, batches: tuple[int, int]) -> Any:
 
 def _name_last(recorder: _Recorder) -> list[Node]:
     """Give the last named value the plain label "ret", as the real tracer does, everywhere it is read."""
-    named = [node.name for node in recorder.nodes if "/ret." in node.name]
-    if not named:
+    named = [node.name for node in recorder.nodes if "/ret." in node.name or node.traits.group is Group.BORDER]
+    if not named or "/ret." not in named[-1]:  # a stub that comes last has used the label up
         return recorder.nodes
     old = named[-1]
     new = old.rpartition("/")[0] + "/ret"

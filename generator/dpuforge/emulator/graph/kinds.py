@@ -30,6 +30,7 @@ class Group(Enum):
     """What an operator is."""
 
     INPUT = "input"
+    BORDER = "where quantisation begins or ends"
     CONVOLUTION = "convolution"
     TRANSPOSED = "transposed convolution"
     DENSE = "dense"
@@ -128,6 +129,8 @@ _DROPPED = Traits(Group.MOVE, Point.DROPPED, OpKind.IDENTITY)
 
 KINDS: dict[str, Traits] = {
     INPUT: Traits(Group.INPUT, Point.OWN, OpKind.INPUT, integer="input", xmodel="data", onnx="input"),
+    "nndct_quant_stub": Traits(Group.BORDER, Point.OWN, OpKind.IDENTITY, onnx="Identity", facts=Fact.KEEPS_SIGN),
+    "nndct_dequant_stub": Traits(Group.BORDER, Point.FLOAT, OpKind.IDENTITY, onnx="Identity", facts=Fact.KEEPS_SIGN),
     # -- with weights ------------------------------------------------------------------------------------------------
     "nndct_conv1d": replace(_CONVOLUTION, xmodel="conv1d"),
     "nndct_conv2d": replace(_CONVOLUTION_2D, neutral=OpKind.CONV, xmodel="conv2d"),

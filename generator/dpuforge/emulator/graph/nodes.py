@@ -40,7 +40,7 @@ from typing import Any
 
 import torch
 
-from dpuforge.emulator.graph.kinds import INPUT, Traits, traits_of
+from dpuforge.emulator.graph.kinds import INPUT, Group, Point, Traits, traits_of
 
 Shape = tuple[int, ...]
 
@@ -90,7 +90,8 @@ class Node:
     """One operator: its nndct kind, where its inputs come from, and where in the user's code it stands.
 
     shape is that of the (first) result; shapes lists them all where the value is a tuple. floating is False for
-    integer and boolean results, which are never quantised.
+    integer and boolean results, which are never quantised; in_scope for what lies outside the stubs that delimit
+    quantisation.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Node:
     source: str = ""
     trace_index: int = 0
     floating: bool = True
+    in_scope: bool = True
 
     @property
     def traits(self) -> Traits:
@@ -116,6 +118,21 @@ class Node:
     def is_input(self) -> bool:
         """Whether the node is an input of the network."""
         return self.kind == INPUT
+
+    @property
+    def begins_scope(self) -> bool:
+        """Whether quantisation begins here (QuantStub)."""
+        return self.traits.group is Group.BORDER and self.traits.point is Point.OWN
+
+    @property
+    def ends_scope(self) -> bool:
+        """Whether quantisation ends here (DeQuantStub)."""
+        return self.traits.group is Group.BORDER and self.traits.point is Point.FLOAT
+
+    @property
+    def parametric(self) -> bool:
+        """Whether the node has parameters that are quantised."""
+        return self.traits.parametric and self.in_scope
 
     def input_names(self) -> tuple[str, ...]:
         """Return the names of the nodes read, in argument order, repeats kept."""
@@ -181,6 +198,11 @@ class Graph:
     def output_refs(self) -> tuple[Ref, ...]:
         """The values the network returns, in order."""
         return tuple(leaf for leaf in leaves(self.outputs) if isinstance(leaf, Ref))
+
+    @property
+    def has_stubs(self) -> bool:
+        """Whether QuantStubs say what is quantised; else everything is."""
+        return any(node.begins_scope for node in self.nodes)
 
     def consumers(self) -> dict[str, list[str]]:
         """Return, per node, the names of the nodes that read it, in order, each once; "return" for an output."""

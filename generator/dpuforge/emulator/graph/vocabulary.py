@@ -137,13 +137,17 @@ FUNCTIONS: dict[str, Row] = {
     "pixel_unshuffle": known_function("pixel_unshuffle", "input factor"),
     "channel_shuffle": known_function("channel_shuffle", "input groups"),
     "expand": known_function("expand", "input sizes"),
+    "quant_stub": known_function("quant_stub", "input"),
+    "dequant_stub": known_function("dequant_stub", "input"),
 }
 
 # Values that the real tracer leaves numbered; all others are called "ret" (docs/quantizer.md, section 5).
 NUMBERED = frozenset({
     "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d",
-    "mean", "chunk", "split", "unbind", "getitem",
+    "mean", "chunk", "split", "unbind", "getitem", "quant_stub", "dequant_stub",
 })  # fmt: skip
+# Numbered values that the real tracer calls "ret" as well, so that the label is used up.
+TWICE_NAMED = frozenset({"quant_stub", "dequant_stub"})
 # Dropped before the real tracer names anything.
 UNNAMED = frozenset(name for name, row in FUNCTIONS.items() if traits_of(row.kind).point is Point.DROPPED)
 

@@ -34,6 +34,7 @@ class PrepareOptions:
 
 def prepare_graph(graph: Graph, options: PrepareOptions) -> Graph:
     """Return the graph folded, cleaned and equalised, with its own copies of the tensors it changes."""
+    graph = _mark_scope(graph)
     if options.equalisation or options.relu6_to_relu:
         graph = _convert_relu6(graph, options.relu6_to_reluk)
     if options.silu_to_hswish:
@@ -45,6 +46,17 @@ def prepare_graph(graph: Graph, options: PrepareOptions) -> Graph:
     if options.equalisation:
         graph = equalise_layers(graph)
     return _adopt_dpu_arithmetic(graph, options)
+
+
+def _mark_scope(graph: Graph) -> Graph:
+    """Mark what lies outside the stubs: all that no QuantStub reaches, or that is behind a DeQuantStub."""
+    if not graph.has_stubs:
+        return graph
+    inside: set[str] = set()
+    for node in graph.nodes:
+        if node.begins_scope or (not node.ends_scope and any(name in inside for name in node.input_names())):
+            inside.add(node.name)
+    return graph.replace_nodes(replace(node, in_scope=node.name in inside) for node in graph.nodes)
 
 
 def _convert_relu6(graph: Graph, limited: bool) -> Graph:
@@ -241,7 +253,7 @@ def _adopt_dpu_arithmetic(graph: Graph, options: PrepareOptions) -> Graph:
 
 def _dpu_node(node: Node, options: PrepareOptions) -> Node:
     adopt = DPU_CALLS.get(node.traits.dpu)
-    return adopt(node, options) if adopt else node
+    return adopt(node, options) if adopt and node.in_scope else node
 
 
 def _adopt_average_pool(node: Node, options: PrepareOptions) -> Node:

@@ -38,7 +38,7 @@ class Points:
 
 def is_compute(node: Node) -> bool:
     """Say whether a node is quantised in its own right."""
-    if not node.floating:
+    if not node.floating or not node.in_scope:
         return False
     if "kernel" in node.attributes and node.attributes["kernel"] is None:  # an adaptive pool of uneven windows
         return False
@@ -66,14 +66,14 @@ def place_typed_points(graph: Graph, every: bool) -> Points:
 
     every: all operators count (activations are float), not only those that quantise integers.
     """
-    inner = [node for node in graph.nodes if not node.is_input]
+    inner = [node for node in graph.nodes if not node.is_input and node.in_scope]
     names = tuple(node.name for node in inner if every or is_compute(node))
     plain = place_points(graph)
     return Points(names, {node.name: node.name for node in graph.nodes}, plain.floating, names)
 
 
 def _quantisable(node: Node) -> bool:
-    return is_compute(node) or node.traits.point in _FOLLOWING
+    return is_compute(node) or (node.traits.point in _FOLLOWING and node.in_scope)
 
 
 def _moves(node: Node) -> bool:
@@ -101,7 +101,7 @@ def _group(graph: Graph, consumers: Mapping[str, list[str]]) -> dict[str, list[s
 
 
 def _can_be_joined(parent: Node) -> bool:
-    return not parent.is_input and _quantisable(parent)
+    return not parent.is_input and not parent.begins_scope and _quantisable(parent)
 
 
 def _group_points(graph: Graph, groups: Mapping[str, list[str]]) -> list[str]:
@@ -128,7 +128,7 @@ def _float_sources(
     """Return float operators whose value a quantised operator reads."""
     found = set()
     for node in graph.nodes:
-        if not is_compute(node):
+        if not is_compute(node) or node.begins_scope:  # what a QuantStub reads stays in float
             continue
         for name in node.input_names():
             source = graph[_value_source(graph, name)]

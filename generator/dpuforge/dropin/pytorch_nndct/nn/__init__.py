@@ -1,20 +1,6 @@
 """Modules that networks for quantisation-aware training are written with."""
 
-from torch import nn
+from .modules import functional
+from .modules.quant_stubs import DeQuantStub, QuantStub
 
-
-class QuantStub(nn.Module):
-    """Marks where quantisation begins: the network's inputs, which the emulator quantises anyway."""
-
-    def forward(self, x):  # type: ignore[no-untyped-def]
-        return x
-
-
-class DeQuantStub(nn.Module):
-    """Marks where quantisation ends."""
-
-    def forward(self, x):  # type: ignore[no-untyped-def]
-        return x
-
-
-__all__ = ["DeQuantStub", "QuantStub"]
+__all__ = ["DeQuantStub", "QuantStub", "functional"]

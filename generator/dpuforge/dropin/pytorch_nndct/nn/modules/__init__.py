@@ -1,1 +1,1 @@
-"""Functional operations as modules."""
+"""Stubs and functional operations as modules."""
