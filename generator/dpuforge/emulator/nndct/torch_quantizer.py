@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from dpuforge.emulator.diagnosis.diagnose import diagnose
-from dpuforge.emulator.graph.capture import capture_graph
 from dpuforge.emulator.nndct import log
 from dpuforge.emulator.nndct.arguments import (
     as_arguments,
@@ -18,17 +17,15 @@ from dpuforge.emulator.nndct.arguments import (
     choose_mode,
     load_settings,
     make_folder,
-    mover,
     note_target,
     unwrap,
     warn_ignored,
 )
+from dpuforge.emulator.nndct.building import build_quantised, write_listing
 from dpuforge.emulator.nndct.calibration_files import (
     INFO_FILE,
-    list_graph,
     read_bias,
     read_info,
-    replace_text,
     write_bias,
     write_effective_config,
     write_info,
@@ -104,32 +101,9 @@ class torch_quantizer:
     def _build(
         self, module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any] | None, settings: Settings
     ) -> QuantisedGraph:
-        log.note(f"=>Quant Module is in '{self.device.type}'.")
-        log.note(f"=>Parsing {self.name}...")
-        module = module.to(self.device)
-        move = mover(self.device)
-        if any(type(part) is nn.ReLU6 for part in module.modules()) and settings.replaces_relu6:
-            log.warn("REPLACE_RELU6", "ReLU6 has been replaced by ReLU.")
-        log.note("Start to trace and freeze model...")
-        log.note(f"The input model nndct_st_{self.name}_ed is torch.nn.Module.")
-        graph = capture_graph(module, move(arguments), move(dict(keywords or {})))
-        log.note("Finish tracing.")
-        for line in graph.frozen:
-            log.warn(
-                "", f"Python reads a tensor's value at {line}: what it decided is frozen as for the example input."
-            )
-        log.note("Processing ops...")
-        if settings.equalisation:
-            log.note("=>Doing weights equalization...")
-        quantised = QuantisedGraph(graph, settings, log.warn)
-        for kind in quantised.points.floating:
-            if kind.startswith("aten::"):
-                log.warn("FLOAT_OP", f"The quantizer recognize new op `{kind}` as a float operator by default.")
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        listing = self.output_dir / f"{self.name}.py"
-        replace_text(listing, list_graph(quantised))
+        quantised = build_quantised(module, arguments, keywords, settings, self.device)
+        write_listing(quantised, self.output_dir)
         write_effective_config(quantised, self.output_dir)
-        log.note(f"=>Quantizable module is generated.({listing})")
         return quantised
 
     @property
