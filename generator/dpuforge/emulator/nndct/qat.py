@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from dpuforge.emulator.arithmetic.operations import LEAKY_SLOPE
 from dpuforge.emulator.graph.nodes import leaves
 from dpuforge.emulator.nndct import log
 from dpuforge.emulator.nndct.arguments import as_arguments, choose_device, choose_mode, load_settings, make_folder, unwrap
@@ -71,7 +73,6 @@ class QatProcessor:
         set_option_value("nndct_equalization", False)
         set_option_value("nndct_param_corr", False)
         self._quantised = self._build("calib", self._model, _OWN_FOLDER)
-        self._warn_slope()
         unset = copy.copy(self._quantised)
         unset.steps = _unset_steps(self._quantised)
         log.note(f"=>Exporting quant config.({_OWN_FOLDER / INFO_FILE})")
@@ -82,15 +83,18 @@ class QatProcessor:
     def trainable_model(self, calib_dir: str = "", allow_reused_module: bool = False) -> nn.Module:
         """Return the network to train; calib_dir names a folder whose quant_info.json gives the first thresholds."""
         with _ending_the_process():
-            captured = capture_noted(self._model, self._inputs, None, self._device)
-            plan = plan_training(self._model, captured, self._quantised)
+            plan = self._make_plan()
             check_reuse(plan, allow_reused_module, log.warn)
-        self._plan = plan
         self._trainable = make_trainable(self._model, plan)
         if calib_dir:
             read_info(self._quantised, Path(calib_dir))
             load_steps(self._trainable, plan, self._quantised.steps)
         return self._trainable
+
+    def _make_plan(self) -> TrainingPlan:
+        captured = capture_noted(self._model, self._inputs, None, self._device)
+        self._plan = plan_training(self._model, captured, self._quantised)
+        return self._plan
 
     def quant_model(self) -> nn.Module:
         """Return the trainable network, made once."""
@@ -149,6 +153,9 @@ class QatProcessor:
         path = folder / DEPLOYABLE_FILE
         if not path.is_file():
             raise log.fail("QAT_DEPLOYABLE_MODEL_ERROR", f"{path} does not exist.", _TRAIN_FIRST)
+        with _ending_the_process():
+            if self._plan is None:  # another process than the one that trained
+                self._make_plan()
         say(f"Loading deployable model from {path}")
         state = torch.load(path, map_location="cpu", weights_only=True)
         device = torch.device("cpu") if used_for_xmodel else self._device
@@ -219,6 +226,9 @@ class QatProcessor:
         settings: Settings = load_settings(None, self._bits, None)
         choose_mode(mode)
         quantised = build_quantised(model, self._inputs, None, settings, device or self._device)
+        slopes = {module.negative_slope for module in model.modules() if isinstance(module, nn.LeakyReLU)}
+        for slope in sorted(slopes - {LEAKY_SLOPE}):
+            _warn_slope(slope)
         write_listing(quantised, folder)
         return quantised
 
@@ -228,17 +238,16 @@ class QatProcessor:
         model.load_state_dict(state)
         return model.eval()
 
-    def _warn_slope(self) -> None:
-        from dpuforge.emulator.arithmetic.operations import LEAKY_SLOPE
 
-        slopes = {module.negative_slope for module in self._model.modules() if isinstance(module, nn.LeakyReLU)}
-        for slope in sorted(slopes - {LEAKY_SLOPE}):
-            log.warn(
-                "LEAKYRELU",
-                f"Force to change negative_slope of LeakyReLU from {slope} to {LEAKY_SLOPE} because DPU only supports "
-                "this value. It is recommended to change all negative_slope of LeakyReLU to "
-                f"{LEAKY_SLOPE} and re-train the float model for better deployed model accuracy.",
-            )
+@cache
+def _warn_slope(slope: float) -> None:
+    """Say once in a process that the DPU has another slope."""
+    log.warn(
+        "LEAKYRELU",
+        f"Force to change negative_slope of LeakyReLU from {slope} to {LEAKY_SLOPE} because DPU only supports this "
+        f"value. It is recommended to change all negative_slope of LeakyReLU to {LEAKY_SLOPE} and re-train the float "
+        "model for better deployed model accuracy.",
+    )
 
 
 def _unset_steps(quantised: QuantisedGraph) -> Steps:
