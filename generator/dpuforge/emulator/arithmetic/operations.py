@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-
 from torch.overrides import handle_torch_function, has_torch_function
 
 from dpuforge.emulator.arithmetic.fake_quantise import Rounding, average_pool_coefficient, fake_quantise

@@ -52,7 +52,7 @@ def _export_part(
     quantised: QuantisedGraph, part: Graph, folder: Path, inputs: Sequence[torch.Tensor] | None, note: Note
 ) -> Path:
     name = part.name
-    lowered = lower_graph(_Single(part, quantised.fix, quantised.quantised_parameter), quantised.graph.has_stubs)
+    lowered = lower_graph(_Single(part, quantised.fix, quantised.quantised_parameter))
     if inputs is not None:
         note(f"=>Dumping '{name}'' checking data...")
         write_deploy_check(quantised, lowered, _first_of_batch(inputs), folder / "deploy_check_data_int" / name)

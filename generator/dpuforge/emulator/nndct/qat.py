@@ -15,12 +15,19 @@ from torch import nn
 from dpuforge.emulator.arithmetic.operations import LEAKY_SLOPE
 from dpuforge.emulator.graph.nodes import leaves
 from dpuforge.emulator.nndct import log
-from dpuforge.emulator.nndct.arguments import as_arguments, choose_device, choose_mode, load_settings, make_folder, unwrap
+from dpuforge.emulator.nndct.arguments import (
+    as_arguments,
+    choose_device,
+    choose_mode,
+    load_settings,
+    make_folder,
+    unwrap,
+)
 from dpuforge.emulator.nndct.building import build_quantised, capture_noted, write_listing
 from dpuforge.emulator.nndct.calibration_files import INFO_FILE, read_info, write_info
 from dpuforge.emulator.nndct.quant_module import QuantModule, export_torch_script
 from dpuforge.emulator.nndct.tool_options import set_option_value
-from dpuforge.emulator.qat.switches import disable_quant, say
+from dpuforge.emulator.qat.switches import say
 from dpuforge.emulator.qat.trainable import (
     RefusedError,
     TrainingPlan,
@@ -220,9 +227,7 @@ class QatProcessor:
         found = next((tensor.device for tensor in tensors if isinstance(tensor, torch.Tensor)), torch.device("cpu"))
         return choose_device(found)
 
-    def _build(
-        self, mode: str, model: nn.Module, folder: Path, device: torch.device | None = None
-    ) -> QuantisedGraph:
+    def _build(self, mode: str, model: nn.Module, folder: Path, device: torch.device | None = None) -> QuantisedGraph:
         settings: Settings = load_settings(None, self._bits, None)
         choose_mode(mode)
         quantised = build_quantised(model, self._inputs, None, settings, device or self._device)

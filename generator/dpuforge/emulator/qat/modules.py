@@ -25,7 +25,8 @@ class QuantizedConv2d(nn.Conv2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the convolution of input with the quantised parameters."""
         bias = None if self.bias is None else self.bias_quantizer(self.bias)
-        return self._conv_forward(input, self.weight_quantizer(self.weight), bias)
+        result: torch.Tensor = self._conv_forward(input, self.weight_quantizer(self.weight), bias)
+        return result
 
 
 class QuantizedLinear(nn.Linear):
@@ -62,7 +63,8 @@ class QuantizedConvBatchNorm2d(nn.Conv2d):
         else:
             weight, bias = self._folded()
         assert bias is not None
-        return self._conv_forward(input, self.weight_quantizer(weight), self.bias_quantizer(bias))
+        result: torch.Tensor = self._conv_forward(input, self.weight_quantizer(weight), self.bias_quantizer(bias))
+        return result
 
     def _affine(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return gamma and beta."""
@@ -93,8 +95,9 @@ class QuantizedConvBatchNorm2d(nn.Conv2d):
         running = torch.sqrt(self._variance + self.bn.eps)
         batch = torch.sqrt(variance + self.bn.eps)
         weight = self.weight_quantizer(self.weight * (gamma / running).view(-1, 1, 1, 1))
-        result = self._conv_forward(input, weight, None) * (running / batch).view(1, -1, 1, 1)
-        return result + self.bias_quantizer(beta - gamma * mean / batch).view(1, -1, 1, 1)
+        result: torch.Tensor = self._conv_forward(input, weight, None) * (running / batch).view(1, -1, 1, 1)
+        bias: torch.Tensor = self.bias_quantizer(beta - gamma * mean / batch)
+        return result + bias.view(1, -1, 1, 1)
 
     @torch.no_grad()
     def _update_statistics(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
@@ -142,9 +145,7 @@ class DPUAdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the pooled values."""
         wanted: Any = self.output_size if isinstance(self.output_size, tuple) else (self.output_size, self.output_size)
-        height, width = (
-            int(size) if out is None else out for size, out in zip(input.shape[-2:], wanted, strict=True)
-        )
+        height, width = (int(size) if out is None else out for size, out in zip(input.shape[-2:], wanted, strict=True))
         if input.shape[-2] % height or input.shape[-1] % width:
             return super().forward(input)
         return operations.adaptive_average_pool(input, (height, width))

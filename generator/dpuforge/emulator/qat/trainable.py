@@ -181,19 +181,21 @@ def _add_quantizer(module: nn.Module, name: str, plan: TrainingPlan, role: str, 
 
 
 def _quantise_output(module: nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
-    quantised: torch.Tensor = module.output_quantizer(output)
+    quantizer = module.output_quantizer
+    assert isinstance(quantizer, TQTQuantizer)
+    quantised: torch.Tensor = quantizer(output)
     return quantised
 
 
 def quantizers_by_tensor(model: nn.Module, plan: TrainingPlan) -> dict[tuple[str, str], TQTQuantizer]:
     """Return the quantizer of every row of quant_info.json: ("param", key) or ("output", node name), in order."""
-    modules = dict(model.named_modules())
+    modules = {path: module for path, module in model.named_modules() if isinstance(module, TQTQuantizer)}
     found: dict[tuple[str, str], TQTQuantizer] = {}
     for node in plan.layers:
         for role, key in node.parameters.items():
-            found["param", key] = modules[f"{node.module_path}.{role}_quantizer"]  # type: ignore[assignment]
+            found["param", key] = modules[f"{node.module_path}.{role}_quantizer"]
     for node in plan.outputs:
-        found["output", node.name] = modules[f"{node.module_path}.output_quantizer"]  # type: ignore[assignment]
+        found["output", node.name] = modules[f"{node.module_path}.output_quantizer"]
     return found
 
 

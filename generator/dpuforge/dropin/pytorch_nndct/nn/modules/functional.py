@@ -120,7 +120,9 @@ class Mul(nn.Module):
 class Pad(nn.Module):
     """Padding, like torch.nn.functional.pad."""
 
-    def forward(self, input: torch.Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0) -> torch.Tensor:
+    def forward(
+        self, input: torch.Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0
+    ) -> torch.Tensor:
         return F.pad(input, tuple(pad), mode, value)
 
 
