@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from dpuforge.emulator.nndct.log import QuantizerError
-from dpuforge.emulator.nndct.qat import QatProcessor
 from dpuforge.emulator.nndct.tool_options import reset_options, set_option_value
 from dpuforge.emulator.nndct.torch_quantizer import torch_quantizer
 from dpuforge.errors import UsageError
@@ -284,25 +283,3 @@ def check_integer_exact(quantised: object, image: torch.Tensor) -> None:
         integers = quantised.quantised_parameter(key) * 2.0**fix
         assert torch.equal(integers, integers.round())
         assert integers.abs().max() <= 2 ** (bits - 1)
-
-
-def test_training_under_quantisation(tmp_path: Path) -> None:
-    """QAT lowers the error of a 4 bit network, and the deployable network repeats the trained one bit by bit."""
-    torch.manual_seed(0)
-    recording = small_recording("tiny")
-    images, target = recording.images, recording.module(recording.images).detach()
-    processor = QatProcessor(recording.module, (images[:2],), bitwidth=4, device="cpu")
-    model = processor.trainable_model().train()
-    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
-    first = float((model(images) - target).square().mean().detach())
-    for _ in range(40):
-        optimiser.zero_grad()
-        (model(images) - target).square().mean().backward()
-        optimiser.step()
-    model.eval()
-    deployable = processor.to_deployable(model, str(tmp_path))
-    assert torch.equal(deployable(images), model(images))
-    assert float((deployable(images) - target).square().mean()) < 0.7 * first
-    check_integer_exact(deployable.graph_object, images[:1])
-    again = QatProcessor(recording.module, (images[:2],), bitwidth=4, device="cpu").deployable_model(str(tmp_path))
-    assert torch.equal(again(images), deployable(images))

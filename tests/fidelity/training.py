@@ -115,7 +115,9 @@ def tool_on_path() -> Iterator[None]:
         reset_options()
 
 
-def compare_training(folder: Path, build: Callable[[], nn.Module], images: torch.Tensor, labels: torch.Tensor) -> Figures:
+def compare_training(
+    folder: Path, build: Callable[[], nn.Module], images: torch.Tensor, labels: torch.Tensor
+) -> Figures:
     """Repeat the recording in a new folder and return what is equal."""
     torch.set_num_threads(1)
     result = json.loads((folder / "result.json").read_text())
@@ -287,7 +289,7 @@ class _Training:
     def _compare_log(self, lines: io.StringIO, recorded: str) -> None:
         mine, theirs = plain_lines(lines.getvalue()), plain_lines((self.folder / recorded).read_text())
         if self.case.trainable.get("calib_dir"):  # the recorded calibration ran in the same process
-            mine, theirs = mine[-13:], theirs[-13:]
+            theirs = theirs[-len(mine) :]
         strange = next((f"{one!r}, recorded {two!r}" for one, two in zip(mine, theirs, strict=False) if one != two), "")
         self.figures.note("log", mine == theirs, strange or "other number of lines")
 
@@ -321,7 +323,9 @@ class _Partial:
         folder = Path("quantize_result")
         mine, theirs = (json.loads((place / INFO_FILE).read_text()) for place in (folder, self.folder))
         for table in ("param", "output", "input", "bias_corrected"):
-            self.figures.note("positions", mine[table] == theirs[table], f"{table}: {_first_difference(mine, theirs, table)}")
+            self.figures.note(
+                "positions", mine[table] == theirs[table], f"{table}: {_first_difference(mine, theirs, table)}"
+            )
         corrections = torch.load(folder / BIAS_FILE, weights_only=True)
         recorded = json.loads((self.folder / "bias_corr.json").read_text())
         self.figures.note("files", list(corrections) == list(recorded), "keys of bias_corr.pth")

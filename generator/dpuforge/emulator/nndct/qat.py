@@ -32,6 +32,7 @@ from dpuforge.emulator.qat.trainable import (
     RefusedError,
     TrainingPlan,
     check_reuse,
+    differing_arithmetic,
     float_state,
     load_steps,
     make_trainable,
@@ -92,6 +93,9 @@ class QatProcessor:
         with _ending_the_process():
             plan = self._make_plan()
             check_reuse(plan, allow_reused_module, log.warn)
+        for path in differing_arithmetic(plan):
+            text = f"{path} trains with torch's arithmetic; the deployed network has the DPU's and may differ."
+            log.warn("NOT_EMULATED", text)
         self._trainable = make_trainable(self._model, plan)
         if calib_dir:
             read_info(self._quantised, Path(calib_dir))

@@ -46,6 +46,9 @@ _WANTED: Mapping[str, tuple[str, str]] = {
 }
 
 
+_DEPLOYED_ONLY = ("hard_sigmoid", "hard_swish")  # words of column `dpu` in kinds.py
+
+
 class RefusedError(Exception):
     """The network cannot be trained or deployed; code and text are those of the tool's error line."""
 
@@ -137,6 +140,12 @@ def _reused(plan: TrainingPlan) -> list[str]:
     return [path for path in dict.fromkeys(paths) if paths.count(path) > 1]
 
 
+def differing_arithmetic(plan: TrainingPlan) -> list[str]:
+    """Return the modules whose arithmetic on the DPU is not that of the trainable network (hard sigmoid and swish)."""
+    nodes = plan.quantised.graph.nodes
+    return [node.module_path for node in nodes if node.in_scope and node.traits.dpu in _DEPLOYED_ONLY]
+
+
 def make_trainable(model: nn.Module, plan: TrainingPlan) -> nn.Module:
     """Return a copy of the float network with quantised modules, quantizers and the nine methods."""
     model = copy.deepcopy(model)
@@ -176,8 +185,8 @@ def _add_quantizer(module: nn.Module, name: str, plan: TrainingPlan, role: str, 
         return
     rule = plan.quantised.rule(role, node)
     quantizer = TQTQuantizer(rule.config.bit_width, rule.rounding, role != "activation")
-    device = next((tensor.device for tensor in module.parameters()), None)
-    setattr(module, name, quantizer.to(device) if device is not None else quantizer)
+    device = next((tensor.device for tensor in plan.quantised.graph.tensors.values()), torch.device("cpu"))
+    setattr(module, name, quantizer.to(device))
 
 
 def _quantise_output(module: nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
