@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dpuforge.emulator.graph.kinds import Point, traits_of
+from dpuforge.emulator.graph.kinds import Group, Point, traits_of
 
 REQUIRED = inspect.Parameter.empty
 
@@ -147,7 +147,7 @@ NUMBERED = frozenset({
     "mean", "chunk", "split", "unbind", "getitem", "quant_stub", "dequant_stub",
 })  # fmt: skip
 # Numbered values that the real tracer calls "ret" as well, so that the label is used up.
-TWICE_NAMED = frozenset({"quant_stub", "dequant_stub"})
+TWICE_NAMED = frozenset(name for name, row in FUNCTIONS.items() if traits_of(row.kind).group is Group.BORDER)
 # Dropped before the real tracer names anything.
 UNNAMED = frozenset(name for name, row in FUNCTIONS.items() if traits_of(row.kind).point is Point.DROPPED)
 

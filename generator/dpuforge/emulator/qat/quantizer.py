@@ -67,9 +67,7 @@ class TQTQuantizer(nn.Module):
             return values
         if bool(self.warmup_enabled):
             self._warm_up(values.detach())
-        rounded: torch.Tensor = _RoundToThreshold.apply(  # type: ignore[no-untyped-call]
-            values, self.log_threshold, int(self.bitwidth), self._rounding
-        )
+        rounded: torch.Tensor = _RoundToThreshold.apply(values, self.log_threshold, int(self.bitwidth), self._rounding)
         return rounded
 
     def _warm_up(self, values: torch.Tensor) -> None:
