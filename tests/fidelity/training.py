@@ -122,12 +122,12 @@ def compare_training(
     torch.set_num_threads(1)
     result = json.loads((folder / "result.json").read_text())
     figures, lines = Figures(folder.name), io.StringIO()
-    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name), tool_on_path():
-        with contextlib.redirect_stdout(lines), contextlib.redirect_stderr(lines):
-            if "calibration" in result:
-                _Partial(folder, figures, build, images).run()
-            else:
-                _Training(folder, result, figures, build, images, labels).run(lines)
+    streams = contextlib.redirect_stdout(lines), contextlib.redirect_stderr(lines)
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name), tool_on_path(), streams[0], streams[1]:
+        if "calibration" in result:
+            _Partial(folder, figures, build, images).run()
+        else:
+            _Training(folder, result, figures, build, images, labels).run(lines)
     return figures
 
 
