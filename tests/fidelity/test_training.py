@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.fidelity.runner import PAGE
-from tests.fidelity.training import compare_recorded, find_trainings, format_row, read_rows
+from tests.fidelity.training import compare_recorded, find_trainings
+from tests.fidelity.training_page import format_row, read_rows
 
 
 def marks_of(row: str) -> list[str]:
@@ -24,4 +25,4 @@ def test_the_page_tells_every_training_as_it_is(golden: Path) -> None:
     assert sorted(rows) == sorted(folder.name for folder in folders)
     found = [(format_row(compare_recorded(folder)), rows[folder.name]) for folder in folders]
     wrong = [f"{row}\n   page: {page}" for row, page in found if marks_of(row) != marks_of(page)]
-    assert not wrong, "write the page anew: python -m tests.fidelity.training GOLDEN\n" + "\n".join(wrong)
+    assert not wrong, "write the page anew: python -m tests.fidelity.training_page GOLDEN\n" + "\n".join(wrong)

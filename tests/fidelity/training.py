@@ -1,11 +1,10 @@
-"""Trains and quantises one recorded network of golden/qat as a user's script would; says what equals the recording.
+"""Trains and quantises one recorded network of the family qat as a user's script would; says what equals the recording.
 
-`python -m tests.fidelity.training GOLDEN` writes the second table of docs/fidelity.md.
+The table that is made of it: training_page.py.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -30,9 +29,8 @@ from dpuforge.paths import emulator_path
 from dpuforge.xmodel.diff import diff_xmodels
 from dpuforge.xmodel.read import read_xmodel
 from tests.emulator.recorded import arrays
-from tests.fidelity.runner import BIAS_TOLERANCE, PAGE, load_models
+from tests.fidelity.runner import BIAS_TOLERANCE, load_models
 
-_BEGIN, _END = "<!-- training table -->", "<!-- end of training table -->"
 LOSS = 1e-6  # relative
 FLOATS = 1e-5  # outputs computed in float
 GRADIENTS = 2e-4  # of the largest gradient of a tensor: sums that cancel
@@ -41,10 +39,6 @@ _RATES = (1e-2, 1e-3)
 _ONE_RATE = 1e-3
 _SWITCHES = ("enable_warmup", "disable_warmup", "disable_quant", "enable_quant", "freeze_quant", "freeze_bn_stats")
 _OWN_LINES = re.compile(r"emulat|OS and CPU information|Tools version information")
-COLUMNS = (
-    "begins", "first output", "gradients", "losses", "thresholds", "trained", "positions", "deployed", "files",
-    "exports", "log",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,7 +93,7 @@ class Figures:
 
 
 def find_trainings(golden: Path) -> tuple[Path, ...]:
-    """Return the folders of golden/qat, in order."""
+    """Return the folders of the family qat, in order."""
     return tuple(sorted(path.parent for path in (golden / "qat").glob("*/result.json")))
 
 
@@ -363,34 +357,6 @@ def _listing(folder: str) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-def format_row(row: Figures) -> str:
-    """Return one recording's row."""
-    cells = [row.marks.get(column, "-") for column in COLUMNS]
-    text = "; ".join(row.differences[:3]).replace("|", "\\|").replace("\n", " ")
-    return f"| {row.label} | " + " | ".join(cells) + f" | {text} |"
-
-
-def format_table(rows: Sequence[Figures]) -> str:
-    """Return the table, one row a recording, the count last."""
-    lines = ["| recording | " + " | ".join(COLUMNS) + " | what differs |", "|---" * (len(COLUMNS) + 2) + "|"]
-    whole = sum(not row.differences for row in rows)
-    return "\n".join([*lines, *map(format_row, rows), "", f"{whole} of {len(rows)} recordings equal in everything."])
-
-
-def replace_table(page: str, table: str) -> str:
-    """Return the page with the table between this table's marks replaced."""
-    head, _, rest = page.partition(_BEGIN)
-    _, _, tail = rest.partition(_END)
-    return f"{head}{_BEGIN}\n{table}\n{_END}{tail}"
-
-
-def read_rows(page: str) -> dict[str, str]:
-    """Return the page's rows by recording."""
-    table = page.partition(_BEGIN)[2].partition(_END)[0]
-    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
-    return {line.split("|")[1].strip(): line for line in rows}
-
-
 def compare_recorded(folder: Path) -> Figures:
     """Repeat a recording whose network its family's models.py builds."""
     with tool_on_path():
@@ -398,21 +364,3 @@ def compare_recorded(folder: Path) -> Figures:
     images, labels = models.data()
     result = json.loads((folder / "result.json").read_text())
     return compare_training(folder, lambda: models.build(result["network"]), images, labels)
-
-
-def main() -> None:
-    """Repeat every recording and put the table into the page, or show the rows named."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fidelity.training", description=__doc__)
-    parser.add_argument("golden", type=Path, help="the folder that holds qat/")
-    parser.add_argument("--show", nargs="+", default=[], help="only print these recordings")
-    arguments = parser.parse_args()
-    folders = [path for path in find_trainings(arguments.golden) if not arguments.show or path.name in arguments.show]
-    table = format_table([compare_recorded(folder) for folder in folders])
-    if arguments.show:
-        print(table)
-    else:
-        PAGE.write_text(replace_table(PAGE.read_text(encoding="utf-8"), table), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -91,7 +91,7 @@ class QatProcessor:
     def trainable_model(self, calib_dir: str = "", allow_reused_module: bool = False) -> nn.Module:
         """Return the network to train; calib_dir names a folder whose quant_info.json gives the first thresholds."""
         with _ending_the_process():
-            plan = self._make_plan()
+            plan = self._plan = self._make_plan()
             check_reuse(plan, allow_reused_module, log.warn)
         for path in differing_arithmetic(plan):
             text = f"{path} trains with torch's arithmetic; the deployed network has the DPU's and may differ."
@@ -104,7 +104,13 @@ class QatProcessor:
 
     def _make_plan(self) -> TrainingPlan:
         captured = capture_noted(self._model, self._inputs, None, self._device)
-        self._plan = plan_training(self._model, captured, self._quantised)
+        return plan_training(self._model, captured, self._quantised)
+
+    def _known_plan(self) -> TrainingPlan:
+        """Return the plan; in another process than the one that trained it is made anew."""
+        if self._plan is None:
+            with _ending_the_process():
+                self._plan = self._make_plan()
         return self._plan
 
     def quant_model(self) -> nn.Module:
@@ -115,7 +121,7 @@ class QatProcessor:
         """Write deployable.pth, quant_info.json and test/quant_info.json; return the quantised network."""
         folder = make_folder(output_dir)
         with _ending_the_process():
-            state = float_state(unwrap(trained_model), self._training_plan(), self._model.state_dict())
+            state = float_state(unwrap(trained_model), self._known_plan(), self._model.state_dict())
         quantised = self._convert(trained_model, state, folder)
         path = folder / DEPLOYABLE_FILE
         torch.save(state, path)
@@ -130,7 +136,7 @@ class QatProcessor:
             '"convert_to_deployable" is deprecated and will be removed in the future. Use "to_deployable" instead.',
         )
         with _ending_the_process():
-            state = float_state(unwrap(trained_model), self._training_plan(), self._model.state_dict())
+            state = float_state(unwrap(trained_model), self._known_plan(), self._model.state_dict())
         self._convert(trained_model, state, make_folder(output_dir))
         return self._float_model(state)
 
@@ -138,15 +144,10 @@ class QatProcessor:
         """Stop: this debugging aid of the real tool is not emulated."""
         raise log.fail("NOT_EMULATED", "dump_blob is not emulated.", "read model.state_dict() instead")
 
-    def _training_plan(self) -> TrainingPlan:
-        if self._plan is None:
-            raise log.fail("QAT_DEPLOYABLE_MODEL_ERROR", "There is no trainable model.", "call trainable_model first")
-        return self._plan
-
     def _convert(self, trained_model: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> QuantisedGraph:
         """Return the quantised test network of the trained values, and write its fix positions."""
         quantised = self._build("test", self._float_model(state), _OWN_FOLDER)
-        quantised.steps, untrained = trained_steps(unwrap(trained_model), self._training_plan())
+        quantised.steps, untrained = trained_steps(unwrap(trained_model), self._known_plan())
         for name in untrained:
             log.warn("SCALE_VALUE", f"Exported scale values are not trained: {name}.")
         first = make_folder(str(folder / "test"))
@@ -164,9 +165,7 @@ class QatProcessor:
         path = folder / DEPLOYABLE_FILE
         if not path.is_file():
             raise log.fail("QAT_DEPLOYABLE_MODEL_ERROR", f"{path} does not exist.", _TRAIN_FIRST)
-        with _ending_the_process():
-            if self._plan is None:  # another process than the one that trained
-                self._make_plan()
+        self._known_plan()
         say(f"Loading deployable model from {path}")
         state = torch.load(path, map_location="cpu", weights_only=True)
         device = torch.device("cpu") if used_for_xmodel else self._device
