@@ -67,6 +67,15 @@ def test_what_is_foreseen_is_written_and_runs(catalogue: Catalogue, tmp_path: Pa
         assert [place.operator.kind for place in before.cpu] == [place.operator.kind for place in after.cpu]
 
 
+def test_what_reads_floats_of_the_cpu_is_the_cpu_s(catalogue: Catalogue) -> None:
+    """A factor behind a normalisation, with nothing rounded between them, starts no second DPU subgraph."""
+    dpu = catalogue.dpus[TARGETS[0]]
+    foreseen = foresee(NETWORKS["embedding"], image_for("embedding"))
+    partition = partition_operators(foreseen, Target(dpu, catalogue.families[dpu.family]))
+    assert partition.dpu_subgraphs == 1
+    assert partition.cpu[-1].reason.endswith("its input is in float on the CPU")
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["layer norm", "PReLU per channel", "MultiheadAttention", "shuffle through the batch"])
 def test_a_batch_gives_what_single_images_give(tmp_path: Path, name: str) -> None:

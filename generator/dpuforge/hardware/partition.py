@@ -73,6 +73,8 @@ def _place(operator: Operator, target: Target, devices: dict[str, str]) -> Place
     refusal = find_refusal(operator, target)
     if refusal is not None:
         return Placement(operator, "cpu", refusal.reason, refusal.remedy)
+    if operator.attributes.get("in_float"):
+        return Placement(operator, "cpu", f"{operator.label or operator.kind}: its input is in float on the CPU")
     before = [devices.get(name, "user") for name in operator.inputs]
     if operator.kind in _FOLLOWERS and "dpu" not in before:
         return Placement(operator, "cpu", f"{operator.label or operator.kind}: its input is on the CPU")

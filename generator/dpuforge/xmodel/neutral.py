@@ -46,6 +46,7 @@ class _Translation:
         self._alias: dict[str, str] = {}
         self._found: dict[str, Operator] = {}
         self._constants: set[str] = set()
+        self._floats: set[str] = set()
 
     def run(self) -> Translated:
         """Translate all ops."""
@@ -53,6 +54,8 @@ class _Translation:
             kind, role = _op_type(op).neutral, _op_type(op).role
             inputs = tuple(self._alias.get(name, name) for name in op.all_inputs)
             moved = role is Role.TRANSPORT or _changes_layout(op)
+            if op.type != "fix" and (_computes_in_float(op, kind) or self._floats.intersection(op.all_inputs)):
+                self._floats.add(op.name)
             if role is Role.CONSTANT or (inputs and all(name in self._constants for name in inputs)):
                 self._constants.add(op.name)
             elif self._only_scales(kind, inputs) or (moved and inputs):
@@ -102,9 +105,13 @@ class _Translation:
             is_global=bool(shapes) and len(shapes[0]) == 4 and kind in _POOLS and kernel == shapes[0][1:3],
             label=op.type,
             module=_module(op.name),
-            attributes=_kept(kind, attributes) | self._layout(kind, direct),
+            attributes=_kept(kind, attributes) | self._layout(kind, direct) | self._number_format(direct),
             **window,
         )
+
+    def _number_format(self, direct: list[str]) -> dict[str, object]:
+        """Note an operator that reads what a CPU operator left in float: a DPU reads integers alone."""
+        return {"in_float": True} if self._floats.intersection(direct) else {}
 
     def _layout(self, kind: OpKind, direct: list[str]) -> dict[str, object]:
         """Note where a reshape reads an image whose channels are not last: flattened, it is no image of the DPU."""
@@ -117,6 +124,14 @@ class _Translation:
 
 _POOLS = (OpKind.MAX_POOL, OpKind.AVERAGE_POOL)
 _WINDOWED = (*_POOLS, OpKind.CONV, OpKind.DEPTHWISE, OpKind.TRANSPOSED, OpKind.DEPTHWISE_TRANSPOSED)
+
+
+_IN_FLOAT = (OpKind.OTHER, OpKind.SIGMOID, OpKind.TANH, OpKind.SOFTMAX, OpKind.GELU, OpKind.SILU)
+
+
+def _computes_in_float(op: Op, kind: OpKind) -> bool:
+    """Tell an op of an uncompiled graph whose value is no integer until a `fix` rounds it."""
+    return kind in _IN_FLOAT and not op.type.endswith("-fix") and find_op_type(op.type).role is Role.OPERATOR
 
 
 def _changes_layout(op: Op) -> bool:
