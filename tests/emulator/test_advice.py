@@ -120,6 +120,7 @@ FAULTS: dict[str, tuple[Fault, torch.Tensor]] = {
     "PREPARATION": (lambda: quantise(_leaky(), images()), images(16)),
     "FLOAT_OPERATOR": (lambda: quantise(enliven(Functional()), images()), images(16)),
     "KEEP_FLOAT": (_coarse_output, images(16)),
+    "CALIBRATION_METHOD": (_coarse_output, images(16)),
     "FAST_FINETUNE": (_coarse_output, images(16)),
 }
 

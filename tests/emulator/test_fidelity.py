@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dpuforge.emulator.arithmetic.fake_quantise import fake_quantise, search_fix_position
 from dpuforge.emulator.diagnosis.fidelity import CEILING_DB, Comparison, Rivals, Saturation, decibels, spread_channels
 from dpuforge.emulator.quantise.settings import default_settings
-from dpuforge.emulator.quantise.steps import FixStep, TensorRule
+from dpuforge.emulator.quantise.steps import FixStep, TensorRule, apply_step
 
 CONFIG = default_settings().config
 ACTIVATION = TensorRule("activation", CONFIG.tensors["activation"])
@@ -108,7 +108,7 @@ def test_uneven_channels_are_found() -> None:
     weights = torch.linspace(-0.01, 0.01, 36).view(4, 3, 3).expand(8, 4, 3, 3).clone()
     weights[5] *= 64
     fix = int(search_fix_position(weights, 8, WEIGHTS.rounding))
-    spread = spread_channels(weights, FixStep(8, fix), WEIGHTS, 0)
+    spread = spread_channels(weights, apply_step(weights, FixStep(8, fix), WEIGHTS), 0)
     assert spread.channel == 5
     assert spread.ratio == pytest.approx(64, rel=1e-3)
     assert spread.coarse == pytest.approx(7 / 8)

@@ -1,7 +1,7 @@
 """Says where and why a quantised network loses accuracy: the public door of the emulator's diagnosis.
 
 Layers are studied side by side in float and quantised (layer_study.py), then one at a time for what each costs the
-whole network (sensitivity.py); advice.py turns the figures into suggestions.
+whole network (sensitivity.py); advice.py turns the figures into suggestions and tries them (trials.py).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpuforge.emulator.diagnosis.advice import give_advice
+from dpuforge.emulator.diagnosis.advice import Verdict, give_advice
 from dpuforge.emulator.diagnosis.layer_study import LayerStudy, study_layers
 from dpuforge.emulator.diagnosis.layers import Layer, choose_layers, list_layers
+from dpuforge.emulator.diagnosis.original import find_original
 from dpuforge.emulator.diagnosis.replay import Replay
 from dpuforge.emulator.diagnosis.sensitivity import (
     Inputs,
@@ -26,6 +27,7 @@ from dpuforge.emulator.diagnosis.sensitivity import (
     measure_sensitivity,
 )
 from dpuforge.emulator.diagnosis.symptoms import Findings
+from dpuforge.emulator.diagnosis.trials import Bench, calibrated_anew
 from dpuforge.emulator.graph.capture import capture_graph
 from dpuforge.emulator.quantise.settings import Settings, default_settings
 from dpuforge.emulator.quantised_graph import QuantisedGraph
@@ -35,7 +37,7 @@ _STUDY_PASSES = 8.0  # forward passes that studying one image costs: 5 measured 
 _STUDY_SHARE = 0.4  # of a budget
 _FEWEST_IMAGES = 4
 _FEWEST_LAYERS = 8
-_CALIBRATION_BATCH = 8
+_TRIAL_SHARE = 0.5  # of what the study leaves of a budget
 _DIGITS = 4
 
 
@@ -46,6 +48,7 @@ def diagnose(
     layers: Iterable[str] | int | None = None,
     budget: float | None = None,
     float_model: nn.Module | None = None,
+    trial_budget: float | None = None,
 ) -> dict[str, Any]:
     """Return what quantisation does to a network, layer by layer, as a JSON-ready dict.
 
@@ -55,38 +58,41 @@ def diagnose(
     as agreement with the float network. layers: for which ones sensitivity is measured: names or module paths, or how
     many of the most suspicious ones (lowest SQNR); None is all. budget: at most about this much work, in forward
     passes of the float network over one image; then fewer images (evenly spaced ones) and layers are looked at, and the
-    result says how many. float_model: the module as the user wrote it, to show what folding and replacing operators
-    changed.
+    result says how many. float_model: the module as the user wrote it, to show what folding, replacing operators and
+    fast_finetune changed, and to try suggestions on. trial_budget: what trials may cost beyond the budget; None leaves
+    them a part of it.
 
-    Keys: emulated, images, labelled, output (the whole network), preparation, layers, sensitivity, advice. SQNR in dB,
+    Keys: emulated, images, labelled, finetuned, output (the whole network), preparation, layers and sensitivity (both
+    the costliest layer first), advice (the largest gain first), tried (every trial, also those in vain). SQNR in dB,
     200 where there is no error at all; accuracies in percent, their differences in percentage points; null where a
     figure does not exist. Raises UsageError for a network without calibration, unknown layers, or labels that do not
     fit.
     """
+    own_images = isinstance(network, nn.Module)
     if isinstance(network, nn.Module):
         float_model = float_model or network
         inputs = _as_inputs(images, next(network.parameters(), torch.empty(0)).device)
         network = quantise(network, inputs)
-    inputs = _as_inputs(images, _device(network))
-    truth = _as_labels(labels, inputs)
-    replay = Replay(network, _calibrated_layers(network))
-    count = _affordable_images(int(inputs[0].shape[0]), budget)
-    inputs, truth = _spread(inputs, truth, count)
+    every = _as_inputs(images, _device(network))
+    labelled = _as_labels(labels, every)
+    original = find_original(network, float_model, every)
+    replay = Replay(network, _calibrated_layers(network), original.tensors)
+    count = _affordable_images(int(every[0].shape[0]), budget)
+    inputs, truth = _spread(every, labelled, count)
     whole = study_layers(replay, inputs, truth)
     left = None if budget is None else budget - count * _STUDY_PASSES
-    study = _measure(replay, _choose(whole.layers, layers), inputs, truth, left)
-    preparation = _compare_preparation(replay, inputs, float_model)
-    return _report(Findings(network, whole, study, preparation), len(replay.layers))
+    kept = 0.0 if left is None or trial_budget is not None else left * _TRIAL_SHARE
+    study = _measure(replay, _choose(whole.layers, layers), inputs, truth, None if left is None else left - kept)
+    findings = Findings(network, whole, study, _compare_preparation(replay, inputs, float_model))
+    allowance = trial_budget if trial_budget is not None else None if budget is None else kept
+    verdict = give_advice(findings, Bench(network, float_model, original, every, labelled, allowance, own_images))
+    return _report(findings, verdict, len(replay.layers), original.tensors is not None)
 
 
 def quantise(module: nn.Module, inputs: Inputs, settings: Settings | None = None) -> QuantisedGraph:
     """Quantise a float module as the tool would by default, calibrated on inputs ((images, ...) each)."""
-    network = QuantisedGraph(capture_graph(module, tuple(part[:1] for part in inputs)), settings or default_settings())
-    for start in range(0, int(inputs[0].shape[0]), _CALIBRATION_BATCH):
-        network.calibrate([part[start : start + _CALIBRATION_BATCH] for part in inputs])
-    network.finish_calibration()
-    network.freeze_parameters()
-    return network
+    captured = capture_graph(module, tuple(part[:1] for part in inputs))
+    return calibrated_anew(captured, inputs, settings or default_settings())
 
 
 # -- what goes in ----------------------------------------------------------------------------------------------
@@ -207,19 +213,27 @@ def _compare_preparation(replay: Replay, inputs: Inputs, float_model: nn.Module 
 # -- what comes out ---------------------------------------------------------------------------------------------
 
 
-def _report(findings: Findings, known: int) -> dict[str, Any]:
+def _report(findings: Findings, verdict: Verdict, known: int, finetuned: bool) -> dict[str, Any]:
     document = {
         "emulated": True,
         "images": findings.images,
         "labelled": findings.whole.labelled,
+        "finetuned": finetuned,
         "output": _report_output(findings),
         "preparation": _report_preparation(findings.preparation),
-        "layers": [study.as_json() for study in findings.layers],
+        "layers": _report_layers(findings),
         "sensitivity": _report_sensitivity(findings.study, known),
-        "advice": [advice.as_json() for advice in give_advice(findings)],
+        **verdict.as_json(),
     }
     rounded: dict[str, Any] = _round(document)
     return rounded
+
+
+def _report_layers(findings: Findings) -> list[dict[str, Any]]:
+    """Return the layers' rows, the costliest first; then those whose cost is not known, the most suspicious first."""
+    costs = findings.node_costs
+    studies = sorted(findings.layers, key=lambda study: (-costs.get(study.layer.name, -math.inf), study.suspicion_db))
+    return [{**study.as_json(), "cost_db": costs.get(study.layer.name)} for study in studies]
 
 
 def _report_output(findings: Findings) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from dpuforge.emulator.arithmetic.fake_quantise import first_fix_position, squared_error
-from dpuforge.emulator.quantise.steps import FixStep, ScaleStep, Step, TensorRule, apply_step
+from dpuforge.emulator.quantise.steps import FixStep, ScaleStep, Step, TensorRule
 
 CEILING_DB = 200.0  # stands for "no noise at all"; float32 itself ends near 150 dB
 _CANDIDATES = 5
@@ -163,14 +163,13 @@ class ChannelSpread:
 _COARSE_DB = 10.0
 
 
-def spread_channels(values: torch.Tensor, step: Step, rule: TensorRule, axis: int) -> ChannelSpread:
-    """Compare the channels of a weight along axis; channels of zeros are left out.
+def spread_channels(values: torch.Tensor, rounded: torch.Tensor, axis: int) -> ChannelSpread:
+    """Compare the channels of a weight along axis, before and after rounding; channels of zeros are left out.
 
     Unequal channel ranges under one step for the whole tensor are what cross-layer equalisation mends: Nagel et al.,
     "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 3.1.
     """
     exact = values.transpose(0, axis).flatten(1) if values.dim() > 1 else values.view(-1, 1)
-    rounded = apply_step(values, step, rule)
     rounded = rounded.transpose(0, axis).flatten(1) if values.dim() > 1 else rounded.view(-1, 1)
     peaks = exact.abs().amax(1)
     used = peaks > 0

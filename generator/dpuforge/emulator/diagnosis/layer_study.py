@@ -193,7 +193,7 @@ def study_layers(
     labels: class indices, (images,), for the accuracies. memory: bytes that the values of one pass may take.
     """
     network = replay.network
-    studies = tuple(_start(network, layer) for layer in replay.layers)
+    studies = tuple(_start(replay, layer) for layer in replay.layers)
     by_point = {study.layer.point: study.activation for study in studies if study.activation is not None}
 
     def observe(node: Node, before: ByMask, after: ByMask) -> None:
@@ -214,34 +214,36 @@ def study_layers(
     return NetworkStudy(studies, *outcomes, labels is not None)
 
 
-def _start(network: QuantisedGraph, layer: Layer) -> LayerStudy:
-    node = network.graph[layer.name]
-    parameters = {role: _study_parameter(network, key) for role, key in layer.parameters}
+def _start(replay: Replay, layer: Layer) -> LayerStudy:
+    network, node = replay.network, replay.network.graph[layer.name]
+    parameters = {role: _study_parameter(replay, key) for role, key in layer.parameters}
     activation = None
     if layer.point is not None:
         rule = network.rule("activation", network.graph[layer.point])
         six = any(_was_relu6(network.graph[name]) for name in (layer.name, layer.point))
         activation = ActivationStudy(network.steps.output[layer.point], rule, clipped_by_six=six)
-    return LayerStudy(layer, parameters, _spread(network, node, parameters), activation)
+    return LayerStudy(layer, parameters, _spread(replay, node, parameters), activation)
 
 
 def _was_relu6(node: Node) -> bool:
     return node.module_type == "ReLU6" and node.traits.neutral is OpKind.RELU
 
 
-def _study_parameter(network: QuantisedGraph, key: str) -> TensorStudy:
+def _study_parameter(replay: Replay, key: str) -> TensorStudy:
+    network = replay.network
     study = TensorStudy(network.steps.param[key], network.rule(*network.owner(key)))
-    study.add(network.parameter(key), network.quantised_parameter(key))
+    study.add(replay.exact_parameter(key), network.quantised_parameter(key))
     return study
 
 
-def _spread(network: QuantisedGraph, node: Node, parameters: dict[str, TensorStudy]) -> ChannelSpread | None:
+def _spread(replay: Replay, node: Node, parameters: dict[str, TensorStudy]) -> ChannelSpread | None:
     study = parameters.get("weight")
     transposed = node.traits.group is Group.TRANSPOSED
     if study is None or (transposed and node.attributes["groups"] != 1):
         return None
-    axis = 1 if transposed else 0
-    return spread_channels(network.parameter(node.parameters["weight"]), study.step, study.rule, axis)
+    axis, key = 1 if transposed else 0, node.parameters["weight"]
+    rounded = replay.network.quantised_parameter(key)
+    return spread_channels(replay.exact_parameter(key), rounded, axis)
 
 
 def _drop(network: QuantisedGraph, study: LayerStudy, by_point: dict[str | None, ActivationStudy]) -> float | None:

@@ -32,10 +32,16 @@ _ROUNDING_COST = 5 * _ELEMENT_COST  # scale, floor, compare, add, clamp, scale b
 
 
 class Replay:
-    """A calibrated network, ready to be run as any mixture of float and quantised layers."""
+    """A calibrated network, ready to be run as any mixture of float and quantised layers.
 
-    def __init__(self, network: QuantisedGraph, layers: Sequence[Layer]) -> None:
+    original: the float tensors to compare with, where they are not those that are quantised (after fast_finetune).
+    """
+
+    def __init__(
+        self, network: QuantisedGraph, layers: Sequence[Layer], original: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
         self.network = network
+        self.exact = network.graph.tensors if original is None else {**network.graph.tensors, **original}
         self.layers = tuple(layers)
         self.float: Mixture = 0
         self.quantised: Mixture = (1 << len(layers)) - 1
@@ -60,6 +66,11 @@ class Replay:
                 reach |= self._after[name]
             self._before[node.name] = reach
             self._after[node.name] = reach | self._bit_of_point.get(node.name, 0)
+
+    def exact_parameter(self, key: str) -> torch.Tensor:
+        """Return a parameter as it would be without rounding and fine-tuning, its bias correction included."""
+        corrections = self.network.corrections
+        return self.exact[key] - corrections[key] if key in corrections else self.exact[key]
 
     def alone(self, layer: Layer) -> Mixture:
         """Return the mixture in which only this layer is quantised."""
@@ -103,7 +114,7 @@ class Replay:
             if mask & own:
                 results[mask] = call_node(node, self._round_inputs(node, read), self._tensors, batch)
             else:
-                results[mask] = call_node(node, read, self.network.graph.tensors, batch)
+                results[mask] = call_node(node, read, self.exact, batch)
         return results
 
     def _round_inputs(self, node: Node, read: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,19 @@ class Findings:
         return self.whole.quantised.images
 
     @property
+    def node_costs(self) -> Mapping[str, float]:
+        """What each measured layer costs the network, by node: what the output gains in dB with it alone in float."""
+        rows = self.study.as_json() if self.study is not None else []
+        return {row["node"]: row["gain_db"] for row in rows if row["gain_db"] is not None}
+
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """The same by the layer's label; of layers that share one, the costliest one's."""
+        costs = self.node_costs
+        known = [(costs[item.layer.name], item.layer.label) for item in self.layers if item.layer.name in costs]
+        return {label: cost for cost, label in sorted(known)}
+
+    @property
     def is_poor(self) -> bool:
         """Whether the network as a whole loses something worth mending."""
         return bool(_lost_points(self) or _low_agreement(self))
@@ -321,3 +334,13 @@ def _low_agreement(findings: Findings) -> Iterable[Hit]:
 def needs_finetuning(findings: Findings) -> Iterable[Hit]:
     """Say whether the network as a whole loses accuracy, agreement or, without classes, its signal."""
     return [*_lost_points(findings), *_low_agreement(findings)][:1]
+
+
+def other_methods(findings: Findings) -> Iterable[Hit]:
+    """Say that a poor network's ranges might be found by the DPU's other method; only where all tensors share one."""
+    config = findings.network.settings.config
+    methods = {tensor.method for tensor in config.tensors.values()}
+    if config.target_device != "DPU" or len(methods) != 1:
+        return
+    for hit in needs_finetuning(findings):
+        yield Hit(hit.badness, {**hit.measured, "method": next(iter(methods))})

@@ -250,6 +250,7 @@ class torch_quantizer:
         layers: Iterable[str] | int | None = None,
         budget: float | None = None,
         float_model: nn.Module | None = None,
+        trial_budget: float | None = None,
     ) -> dict[str, Any]:
         """Return what quantisation does to every layer, what each layer costs, and suggestions, ready for JSON.
 
@@ -258,7 +259,7 @@ class torch_quantizer:
         """
         if self.mode == "calib":
             self._quantised.finish_calibration()
-        return diagnose(self.graph_object, images, labels, layers, budget, float_model)
+        return diagnose(self.graph_object, images, labels, layers, budget, float_model, trial_budget)
 
     def load_ft_param(self) -> None:
         """Load the parameters that fast_finetune wrote."""
