@@ -50,7 +50,8 @@ class Gain:
     """What the other network has over the first: by which measure, how much, and how sure that is.
 
     measure: accuracy, agreement (both percent, the gain in points) or output_sqnr_db; interval: 95 % of the gain;
-    chance: how often luck alone gives at least this gain (one-sided).
+    chance: how often luck alone gives at least this gain (one-sided); smallest: the smallest chance that the images
+    which changed could have given, had all of them changed for the better.
     """
 
     measure: str
@@ -58,6 +59,7 @@ class Gain:
     after: float
     interval: tuple[float, float]
     chance: float
+    smallest: float
 
     @property
     def gain(self) -> float:
@@ -65,7 +67,7 @@ class Gain:
         return self.after - self.before
 
     def beats_luck(self, tries: int) -> bool:
-        """Say whether it is a gain even though the best of this many tries was picked (Bonferroni)."""
+        """Say whether it is a gain even though this many were tried (Bonferroni)."""
         enough = self.gain >= _WORTH_DB if self.measure == "output_sqnr_db" else self.gain > 0
         return enough and self.chance * tries < LEVEL
 
@@ -85,6 +87,15 @@ def compare_scores(before: Scores, after: Scores, tries: int = 1) -> Gain:
     return level if not clear and level.beats_luck(tries) else agreement
 
 
+def count_tries(gains: Sequence[Gain]) -> int:
+    """Return how many of the tries luck could have made a gain of: where few images change it never can.
+
+    Tarone, "A modified Bonferroni method for discrete data", Biometrics 1990.
+    """
+    fitting = (tries for tries in range(1, len(gains)) if sum(g.smallest < LEVEL / tries for g in gains) <= tries)
+    return next(fitting, max(len(gains), 1))
+
+
 def _compare_hits(measure: str, before: Sequence[bool], after: Sequence[bool]) -> Gain:
     """McNemar's test in its exact form; the interval is that of Agresti and Min (Statistics in Medicine, 2005)."""
     count = len(before)
@@ -95,7 +106,7 @@ def _compare_hits(measure: str, before: Sequence[bool], after: Sequence[bool]) -
     spread = math.sqrt(max((won + lost + 1.0) / larger - centre * centre, 0.0) / larger)
     ends = tuple(100.0 * min(1.0, max(-1.0, centre + side * _Z * spread)) for side in (-1, 1))
     shares = (100.0 * sum(before) / count, 100.0 * sum(after) / count)
-    return Gain(measure, *shares, (ends[0], ends[1]), luck(won, lost))
+    return Gain(measure, *shares, (ends[0], ends[1]), luck(won, lost), luck(won + lost, 0))
 
 
 def _compare_noise(before: Sequence[float], after: Sequence[float]) -> Gain:
@@ -106,8 +117,8 @@ def _compare_noise(before: Sequence[float], after: Sequence[float]) -> Gain:
     spread = math.sqrt(sum((gain - mean) ** 2 for gain in gains) / max(count - 1, 1) / count)
     ends = (mean - _Z * spread, mean + _Z * spread)
     means = [sum(row[place] for row in levels) / count for place in (0, 1)]
-    chance = luck(sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains))
-    return Gain("output_sqnr_db", means[0], means[1], ends, chance)
+    won, lost = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
+    return Gain("output_sqnr_db", means[0], means[1], ends, luck(won, lost), luck(won + lost, 0))
 
 
 def luck(won: int, lost: int) -> float:

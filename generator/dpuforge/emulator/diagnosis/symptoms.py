@@ -334,13 +334,3 @@ def _low_agreement(findings: Findings) -> Iterable[Hit]:
 def needs_finetuning(findings: Findings) -> Iterable[Hit]:
     """Say whether the network as a whole loses accuracy, agreement or, without classes, its signal."""
     return [*_lost_points(findings), *_low_agreement(findings)][:1]
-
-
-def other_methods(findings: Findings) -> Iterable[Hit]:
-    """Say that a poor network's ranges might be found by the DPU's other method; only where all tensors share one."""
-    config = findings.network.settings.config
-    methods = {tensor.method for tensor in config.tensors.values()}
-    if config.target_device != "DPU" or len(methods) != 1:
-        return
-    for hit in needs_finetuning(findings):
-        yield Hit(hit.badness, {**hit.measured, "method": next(iter(methods))})

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dpuforge.emulator.diagnosis.original import Original
-from dpuforge.emulator.diagnosis.paired import Gain, Scores, compare_scores
+from dpuforge.emulator.diagnosis.paired import Gain, Scores, compare_scores, count_tries
 from dpuforge.emulator.diagnosis.sensitivity import Inputs
 from dpuforge.emulator.graph.nodes import Graph, leaves
 from dpuforge.emulator.quantise.settings import Settings
@@ -30,31 +30,35 @@ _TEST_PASSES = 1.5
 class Change:
     """A change of the quantiser's settings, or of the images that calibrate.
 
-    spec: the lines of the spec that make it, ready to copy. flags: of the quantizer's config. method: how the ranges
-    of all tensors are found. recalibrates: the settings stay, these images calibrate.
+    spec: the lines of the spec that make it, ready to copy. flags: of the quantizer's config. recalibrates: the
+    settings stay, these images calibrate. (A method of the config is nothing to try: on a DPU it is not read.)
     """
 
     spec: tuple[str, ...]
     flags: tuple[tuple[str, bool], ...] = ()
-    method: str | None = None
     recalibrates: bool = False
 
     def apply(self, settings: Settings) -> Settings:
-        """Return the settings with this change; the very same where it changes nothing or does not apply."""
+        """Return the settings with this change; an option of the tool that forbids it gives way."""
         flags = {**settings.config.flags, **dict(self.flags)}
-        tensors = dict(settings.config.tensors)
-        if self.method is not None and settings.config.target_device == "DPU":
-            tensors = {role: replace(tensor, method=self.method) for role, tensor in tensors.items()}
-        config = replace(settings.config, flags=flags, tensors=tensors)
         options = settings.options
         for flag, option in (("include_cle", "equalisation"), ("include_bias_corr", "bias_correction")):
             if dict(self.flags).get(flag):
                 options = replace(options, **{option: True})
-        return replace(settings, config=config, options=options)
+        return replace(settings, config=replace(settings.config, flags=flags), options=options)
 
     def matters(self, settings: Settings) -> bool:
         """Say whether there is anything to try."""
-        return self.recalibrates or self.apply(settings) != settings
+        return self.recalibrates or not _alike(self.apply(settings), settings)
+
+
+def _alike(one: Settings, other: Settings) -> bool:
+    """Say whether two settings quantise alike: an option of the tool and a flag of the config may say the same."""
+    return (one.equalisation, one.bias_correction, one.replaces_relu6) == (
+        other.equalisation,
+        other.bias_correction,
+        other.replaces_relu6,
+    )
 
 
 EQUALISE = Change(("quantization.include_cle: true",), flags=(("include_cle", True),))
@@ -63,8 +67,8 @@ KEEP_RELU6 = Change(
     ("quantization.include_cle: false", "quantization.convert_relu6_to_relu: false"),
     flags=(("include_cle", False), ("convert_relu6_to_relu", False)),
 )
-TAKE_LARGEST = Change(("quantization.overall.method: maxmin",), method="maxmin")
-TAKE_LEAST_ERROR = Change(("quantization.overall.method: diffs",), method="diffs")
+LEAVE_UNEVEN = Change(("quantization.include_cle: false",), flags=(("include_cle", False),))
+LEAVE_BIASES = Change(("quantization.include_bias_corr: false",), flags=(("include_bias_corr", False),))
 RECALIBRATE = Change(("quantization.calibration.from: validation",), recalibrates=True)
 
 
@@ -99,9 +103,13 @@ class Bench:
 def try_changes(bench: Bench, changes: Sequence[Change]) -> dict[Change, Tried]:
     """Try the changes that matter, the first ones first where the budget does not allow all; say why others were not.
 
-    A change that the present settings hold already is left out.
+    A change that the present settings hold already is left out, and one that comes to the same as an earlier one.
     """
-    wanted = [change for change in dict.fromkeys(changes) if change.matters(bench.network.settings)]
+    settings, wanted = bench.network.settings, list[Change]()
+    for change in dict.fromkeys(changes):
+        rivals = [other.apply(settings) for other in wanted if other.recalibrates == change.recalibrates]
+        if change.matters(settings) and not any(_alike(change.apply(settings), rival) for rival in rivals):
+            wanted.append(change)
     results: dict[Change, Tried] = {}
     excuse = _excuse_recalibration(bench)
     if excuse and RECALIBRATE in wanted:
@@ -187,12 +195,15 @@ def _try_all(bench: Bench, changes: Sequence[Change], images: int) -> dict[Chang
 
     present = score(settings)
     in_force = _score(bench.network.test, parts) if any(change.recalibrates for change in changes) else present
-    results = {}
+    gains = {}
     for change in changes:
         pair = (in_force, present) if change.recalibrates else (present, score(change.apply(settings)))
-        gain = compare_scores(*pair, len(changes))
-        results[change] = Tried(change, gain, gain.beats_luck(len(changes)), images - calibrated, calibrated)
-    return results
+        gains[change] = compare_scores(*pair, len(changes))
+    tries = count_tries(list(gains.values()))
+    return {
+        change: Tried(change, gain, gain.beats_luck(tries), images - calibrated, calibrated)
+        for change, gain in gains.items()
+    }
 
 
 def _split(bench: Bench, module: nn.Module, images: int) -> _Parts:
