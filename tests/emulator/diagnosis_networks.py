@@ -72,6 +72,71 @@ class Pyramid(nn.Module):
         return {"coarse": both, "fine": self.up(F.leaky_relu(both))}
 
 
+class Mobile(nn.Module):
+    """A stem and an inverted bottleneck with nn.ReLU6, as MobileNetV2 has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = ((3, 8, 3, 1), (8, 24, 1, 1), (24, 24, 3, 24), (24, 8, 1, 1))
+        self.features = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(inside, outside, size, padding=size // 2, groups=groups),
+                    nn.BatchNorm2d(outside),
+                    nn.ReLU6() if outside > inside or groups > 1 else nn.Identity(),
+                )
+                for inside, outside, size, groups in sizes
+            )
+        )
+        self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return class scores."""
+        return self.fc(torch.flatten(self.pool(self.features(x)), 1))
+
+
+class Biased(nn.Module):
+    """One convolution whose weights all lie above, or all below, their rounded values, channel by channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.pool, self.fc = nn.Conv2d(3, 16, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return class scores."""
+        return self.fc(torch.flatten(self.pool(F.relu(self.one(x))), 1))
+
+
+def uneven_mobile() -> tuple[nn.Module, torch.Tensor]:
+    """Return a network that needs equalisation, with values above 6 before a ReLU6, and grey images for it.
+
+    One channel's large weights cancel on images whose colours are alike: they cost precision and change no result.
+    """
+    module, batch = enliven(Mobile()), images(144).clone()
+    batch[:, 1] = batch[:, 0]
+    with torch.no_grad():
+        module.features[0][0].weight[3, 0] += 100
+        module.features[0][0].weight[3, 1] -= 100
+        module.features[0][1].weight[5] *= 4
+    return module, batch
+
+
+def biased() -> tuple[nn.Module, torch.Tensor]:
+    """Return a network whose rounding errors add up, and bright images of low contrast."""
+    module, batch = enliven(Biased()), 1.5 + 0.3 * images(144)
+    step, random = 2.0**-7, torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        weight = module.one.weight
+        weight.copy_((weight / weight.abs().max() * 0.5 / step).round() * step)
+        weight -= weight.mean((1, 2, 3), keepdim=True)
+        signs = torch.randint(0, 2, (16, 1, 1, 1), generator=random) * 2 - 1
+        weight.copy_(((weight / step).round() + 0.42 * signs) * step)
+        weight[0, 0, 0, 0] = 0.99
+        module.one.bias.copy_(-F.conv2d(batch, weight).mean((0, 2, 3)) + 0.1)
+        module.fc.bias -= module(batch).mean(0)
+    return module, batch
+
+
 def enliven(module: nn.Module, seed: int = 0) -> nn.Module:
     """Give a module reproducible weights and batch-norm statistics that keep the values of every layer near 1."""
     random = torch.Generator().manual_seed(seed)

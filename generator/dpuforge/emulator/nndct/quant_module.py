@@ -34,7 +34,8 @@ class QuantModule(nn.Module):
             for key in node.parameters.values():
                 name = key.partition("::")[2].replace(".", "_")
                 self._own[name] = key
-                self.register_parameter(name, nn.Parameter(quantised.graph.tensors[key], requires_grad=False))
+                own = quantised.graph.tensors[key].clone()  # the float network keeps its own through fast_finetune
+                self.register_parameter(name, nn.Parameter(own, requires_grad=False))
         self._share()
 
     @property
