@@ -23,8 +23,8 @@ class Rule:
     """A rule: find yields its hits; says is filled in with the figures of the costliest layer's hit.
 
     changes: the settings that may help, to be tried. remedy: what to do without a trial, or where it could not be
-    made; where empty, nothing is advised then. otherwise: what remains to be advised where no change helps. untried:
-    why the remedy has no figure.
+    made. otherwise: what remains to be advised where no change helps, if anything. untried: why the remedy has no
+    figure.
     """
 
     code: str
@@ -112,9 +112,11 @@ def _advise(rule: Rule, hits: Sequence[Hit], results: Mapping[Change, Tried]) ->
         text = f"{symptom}: set {' and '.join(best.change.spec)} (tried: {trials.describe_gain(best)})"
     elif not mine:
         text = f"{symptom}: {rule.remedy} ({rule.untried})"
+    elif skipped:
+        text = f"{symptom}: {rule.remedy} (not tried: {skipped})"
+    elif rule.otherwise:
+        text = f"{symptom}: {rule.otherwise}"
     else:
-        text = f"{symptom}: {rule.remedy} (not tried: {skipped})" if skipped else f"{symptom}: {rule.otherwise}"
-    if best is None and not (rule.remedy if skipped or not mine else rule.otherwise):
         return
     yield Advice(rule.code, text, names, hits[0].measured, best)
 
@@ -247,13 +249,6 @@ RULES: tuple[Rule, ...] = (
         "({images} images)",
         "mend this layer first; as a last resort end the DPU's part of the network there and compute it on the CPU",
         untried="the mending is not tried: it changes the network",
-    ),
-    Rule(
-        "OTHER_SETTINGS",
-        symptoms.needs_finetuning,
-        "the quantised network shows {figure}",
-        remedy="",
-        changes=(trials.LEAVE_UNEVEN, trials.LEAVE_BIASES),
     ),
     Rule(
         "FAST_FINETUNE",

@@ -49,16 +49,12 @@ class Change:
 
     def matters(self, settings: Settings) -> bool:
         """Say whether there is anything to try."""
-        return self.recalibrates or not _alike(self.apply(settings), settings)
+        return self.recalibrates or _effect(self.apply(settings)) != _effect(settings)
 
 
-def _alike(one: Settings, other: Settings) -> bool:
-    """Say whether two settings quantise alike: an option of the tool and a flag of the config may say the same."""
-    return (one.equalisation, one.bias_correction, one.replaces_relu6) == (
-        other.equalisation,
-        other.bias_correction,
-        other.replaces_relu6,
-    )
+def _effect(settings: Settings) -> tuple[bool, ...]:
+    """What the flags come to together with the tool's options: an option may forbid what a flag allows."""
+    return settings.equalisation, settings.bias_correction, settings.replaces_relu6
 
 
 EQUALISE = Change(("quantization.include_cle: true",), flags=(("include_cle", True),))
@@ -67,8 +63,6 @@ KEEP_RELU6 = Change(
     ("quantization.include_cle: false", "quantization.convert_relu6_to_relu: false"),
     flags=(("include_cle", False), ("convert_relu6_to_relu", False)),
 )
-LEAVE_UNEVEN = Change(("quantization.include_cle: false",), flags=(("include_cle", False),))
-LEAVE_BIASES = Change(("quantization.include_bias_corr: false",), flags=(("include_bias_corr", False),))
 RECALIBRATE = Change(("quantization.calibration.from: validation",), recalibrates=True)
 
 
@@ -103,13 +97,9 @@ class Bench:
 def try_changes(bench: Bench, changes: Sequence[Change]) -> dict[Change, Tried]:
     """Try the changes that matter, the first ones first where the budget does not allow all; say why others were not.
 
-    A change that the present settings hold already is left out, and one that comes to the same as an earlier one.
+    A change that the present settings hold already is left out.
     """
-    settings, wanted = bench.network.settings, list[Change]()
-    for change in dict.fromkeys(changes):
-        rivals = [other.apply(settings) for other in wanted if other.recalibrates == change.recalibrates]
-        if change.matters(settings) and not any(_alike(change.apply(settings), rival) for rival in rivals):
-            wanted.append(change)
+    wanted = [change for change in dict.fromkeys(changes) if change.matters(bench.network.settings)]
     results: dict[Change, Tried] = {}
     excuse = _excuse_recalibration(bench)
     if excuse and RECALIBRATE in wanted:
