@@ -33,9 +33,11 @@ from splits import SPLITS, Images, Split
 
 SPLIT = "test"
 MAX_ACCURACY_DROP = 1.0  # percentage points, float minus int8
-DIAGNOSIS_IMAGES = 32  # at most, of the validation split
+DIAGNOSIS_IMAGES = 128  # at most, of the validation split
 DIAGNOSIS_SHARE = 0.1  # of the forward passes that the evaluation makes; at least FEWEST_PASSES
 FEWEST_PASSES = 100
+TRIAL_PASSES = 1000  # for trying what the diagnosis suggests, where it suggests a change of settings
+COSTLY_LAYERS = 5  # named in the log
 
 
 def print_table(rows):
@@ -58,9 +60,22 @@ def diagnose(stage, arguments, quantizer, model, passes):
     chosen = choose_images(arguments, count, "validation")
     images, labels = next(iter(DataLoader(chosen, batch_size=count)))
     budget = max(FEWEST_PASSES, DIAGNOSIS_SHARE * passes)
-    stage.metrics["diagnosis"] = method(images, labels, budget=budget, float_model=model)
-    for advice in stage.metrics["diagnosis"]["advice"]:
+    options = {"budget": budget, "float_model": model, "trial_budget": TRIAL_PASSES}
+    stage.metrics["diagnosis"] = method(images, labels, **options)
+    print_diagnosis(stage.metrics["diagnosis"])
+
+
+def print_diagnosis(diagnosis):
+    """Print the costliest layers, the suggestions, and what was tried in vain."""
+    costly = [row for row in diagnosis["layers"] if row["cost_db"] is not None][:COSTLY_LAYERS]
+    if costly:
+        texts = ["{layer} {cost_db:.1f} dB".format(**row) for row in costly]
+        print("costliest layers (what the output gains in float): " + ", ".join(texts))
+    for advice in diagnosis["advice"]:
         print("suggestion: " + advice["text"])
+    for row in diagnosis["tried"]:
+        if not row["helps"]:
+            print("not advised: {}: {}".format(" and ".join(row["spec"]), row["text"]))
 
 
 def predict_both(stage, arguments, split):
