@@ -70,8 +70,14 @@ def test_metrics_of_evaluate_and_preflight_reach_the_report() -> None:
 
 def test_the_diagnosis_shows_what_was_tried_and_the_costliest_layer_first() -> None:
     """Suggestions, trials that helped nothing, and the layers in the diagnosis's order, on both pages."""
-    refused = {"codes": ["RELU6_REPLACED"], "spec": ["quantization.include_cle: false"], "helps": False}
-    taken = {"codes": ["EQUALISATION"], "spec": ["quantization.include_cle: true"], "helps": True, "text": "+9 points"}
+    refused = {"codes": ["RELU6_REPLACED"], "spec": ["quantization.include_cle: false"], "helps": False, "gain": -24.0}
+    taken = {
+        "codes": ["EQUALISATION"],
+        "spec": ["quantization.include_cle: true"],
+        "helps": True,
+        "gain": 9.0,
+        "text": "+9 points",
+    }
     figures = {"sqnr_db": 20.5, "saturated": 0.0}
     costs = (("costly", 3.2), ("cheap", None))
     layers = [{"layer": name, "cost_db": cost, "activation": figures} for name, cost in costs]
