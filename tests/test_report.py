@@ -68,6 +68,33 @@ def test_metrics_of_evaluate_and_preflight_reach_the_report() -> None:
     assert "500 (400 to 600)" in render_pages(document)["report.html"]
 
 
+def test_the_diagnosis_shows_what_was_tried_and_the_costliest_layer_first() -> None:
+    """Suggestions, trials that helped nothing, and the layers in the diagnosis's order, on both pages."""
+    refused = {"codes": ["RELU6_REPLACED"], "spec": ["quantization.include_cle: false"], "helps": False, "gain": -24.0}
+    taken = {
+        "codes": ["EQUALISATION"],
+        "spec": ["quantization.include_cle: true"],
+        "helps": True,
+        "gain": 9.0,
+        "text": "+9 points",
+    }
+    figures = {"sqnr_db": 20.5, "saturated": 0.0}
+    costs = (("costly", 3.2), ("cheap", None))
+    layers = [{"layer": name, "cost_db": cost, "activation": figures} for name, cost in costs]
+    diagnosis = {
+        "advice": [{"code": "EQUALISATION", "text": "set include_cle"}],
+        "tried": [taken, {**refused, "text": "-24 points of accuracy"}],
+        "layers": layers,
+    }
+    evaluated = StageResult("evaluate", Status.DONE, metrics={"diagnosis": diagnosis})
+    for page in render_pages(make_report(evaluate=evaluated)).values():
+        assert "Not advised" in page
+        assert "-24 points of accuracy" in page
+        assert "+9 points" not in page
+        assert page.index("costly") < page.index("cheap")
+        assert "3.2" in page
+
+
 def test_text_from_logs_cannot_break_the_html_page() -> None:
     """A reason with markup is shown as text."""
     failed = StageResult("train", Status.FAILED, reason="<script>alert(1)</script>")

@@ -74,7 +74,7 @@ def print_diagnosis(diagnosis):
     for advice in diagnosis["advice"]:
         print("suggestion: " + advice["text"])
     for row in diagnosis["tried"]:
-        if not row["helps"]:
+        if "gain" in row and not row["helps"]:
             print("not advised: {}: {}".format(" and ".join(row["spec"]), row["text"]))
 
 

@@ -32,6 +32,7 @@ def test_every_script_runs_on_the_emulator(root: Path) -> None:
     assert evaluated["metrics"]["float_accuracy"] > 85.0
     assert evaluated["metrics"]["agreement"] > 85.0
     assert evaluated["metrics"]["diagnosis"]["images"] > 0
+    assert all({"spec", "helps", "text"} <= set(row) for row in evaluated["metrics"]["diagnosis"]["tried"])
     assert {row["kind"] for row in evaluated["metrics"]["diagnosis"]["layers"]} >= {"conv2d", "dense"}
     assert "shapes_net_int.xmodel" in deployed["metrics"]["exports"]
     info = json.loads((root / "build/shapes/calibrate/quantize_result/quant_info.json").read_text())

@@ -109,7 +109,7 @@ def _advise(rule: Rule, hits: Sequence[Hit], results: Mapping[Change, Tried]) ->
     best = max((tried for tried in mine if tried.helps), key=lambda tried: -_order_trial(tried), default=None)
     skipped = next((tried.skipped for tried in mine if tried.gain is None), "")
     if best is not None:
-        text = f"{symptom}: set {' and '.join(best.change.spec)} (tried: {trials.describe_gain(best)})"
+        text = f"{symptom}: set {best.change.in_words} (tried: {trials.describe_gain(best)})"
     elif not mine:
         text = f"{symptom}: {rule.remedy} ({rule.untried})"
     elif skipped:

@@ -38,6 +38,12 @@ class Change:
     flags: tuple[tuple[str, bool], ...] = ()
     recalibrates: bool = False
 
+    @property
+    def in_words(self) -> str:
+        """The lines of the spec as part of a sentence."""
+        more = ", or raise quantization.calibration.images where that is so already" if self.recalibrates else ""
+        return " and ".join(self.spec) + more
+
     def apply(self, settings: Settings) -> Settings:
         """Return the settings with this change; an option of the tool that forbids it gives way."""
         flags = {**settings.config.flags, **dict(self.flags)}
