@@ -58,5 +58,5 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed side by side; figures go to docs/ by hand, with machine and date."""
-    for script in ("generate", "emulator", "sensitivity"):
+    for script in ("generate", "prepare", "emulator", "sensitivity"):
         session.run(sys.executable, f"benchmarks/{script}.py", *session.posargs)
