@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from dpuforge.load.yaml_loader import LOADER
+from dpuforge.load.shipped_yaml import LOADER
 from dpuforge.paths import find_shipped
 
 DEFAULT_INPUT = 224

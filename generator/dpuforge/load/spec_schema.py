@@ -13,8 +13,7 @@ from cerberus import errors as codes
 
 from dpuforge.load import forms
 from dpuforge.load.findings import Finding, Path, show_value
-from dpuforge.load.shipped_schema import ShippedSchema
-from dpuforge.load.yaml_loader import LOADER
+from dpuforge.load.shipped_yaml import LOADER, ShippedSchema
 from dpuforge.paths import find_shipped
 
 _KINDS = {

@@ -10,7 +10,7 @@ import yaml
 
 from dpuforge.load.findings import Finding, Path, Place, show_value
 from dpuforge.load.scalars import CONVERT, KINDS
-from dpuforge.load.yaml_loader import LOADER
+from dpuforge.load.shipped_yaml import LOADER
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 24

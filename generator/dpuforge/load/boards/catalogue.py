@@ -13,9 +13,8 @@ from cerberus import Validator
 from dpuforge.errors import FormatError
 from dpuforge.load.boards.board_files import build_board, find_missing_facts
 from dpuforge.load.findings import Path as Field
-from dpuforge.load.shipped_schema import ShippedSchema
+from dpuforge.load.shipped_yaml import LOADER, ShippedSchema
 from dpuforge.load.text import read_document
-from dpuforge.load.yaml_loader import LOADER
 from dpuforge.paths import find_shipped
 from dpuforge.records.hardware import (
     Bank,

@@ -1,8 +1,14 @@
-"""Cerberus schemas that ship with dpuforge: tests validate them, so that no run has to."""
+"""What makes shipped YAML fast to read: libyaml where it is built in, and schemas that a test has validated."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import yaml
 from cerberus.schema import DefinitionSchema
+
+# libyaml's loader, ten times faster, with the same documents.
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class ShippedSchema(DefinitionSchema):  # type: ignore[misc]
