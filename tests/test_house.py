@@ -23,7 +23,7 @@ EMULATOR_FLOORS = (
     {"quantise"},
     {"integer"},
     {"quantised_graph"},
-    {"export", "diagnosis"},
+    {"export", "diagnosis", "qat"},
     {"nndct"},
 )
 MOST_MODULES = 16
