@@ -37,7 +37,13 @@ SHOWN = 6  # candidates named in a message
 
 
 def build_model(
-    root, backbone=BACKBONE, weights=WEIGHTS, kind=WEIGHTS_KIND, head=HEAD, output=OUTPUT, key="model"
+    root,
+    backbone=BACKBONE,
+    weights=WEIGHTS,
+    kind=WEIGHTS_KIND,
+    head=HEAD,
+    output=OUTPUT,
+    key="model",
 ):
     """Return the network with a head for CLASS_COUNT classes, on the CPU.
 
@@ -50,7 +56,9 @@ def build_model(
     heads = replace_head(model, CLASS_COUNT, head, key)
     if kind == "file":
         heads = heads if key == "model" else ()  # a teacher brings its head
-        print(load_weights(model, Path(root) / weights, heads, weights, backbone, f"{key}.weights: "))
+        print(
+            load_weights(model, Path(root) / weights, heads, weights, backbone, f"{key}.weights: ")
+        )
     return model
 
 
@@ -115,7 +123,9 @@ def pick_output(result, name, key="model"):
     PICKED.add(key)
     found = dict(list_outputs(result))
     if str(name) not in found:
-        text = f"{key}.output: the network has no output {name}; it returns {describe_outputs(result)}"
+        text = (
+            f"{key}.output: the network has no output {name}; it returns {describe_outputs(result)}"
+        )
         raise Failure(text, results.BAD_SPEC)
     return found[str(name)]
 
@@ -156,7 +166,11 @@ def find_scores(result, images, key="model"):
     if len(shape) == 2 and shape[0] == images:
         return shape[1]
     flat = len(shape) > 2 and shape[0] == images and all(size == 1 for size in shape[2:])
-    hint = "torch.flatten(x, 1) makes scores of it" if flat else "one row of scores for each image is needed"
+    hint = (
+        "torch.flatten(x, 1) makes scores of it"
+        if flat
+        else "one row of scores for each image is needed"
+    )
     if len(shape) == 1 and images == 1:
         hint = "squeeze() takes the batch away, torch.flatten(x, 1) keeps it"
     text = "{}.backbone: for {} image(s) the network returns a tensor of {}: {}"
@@ -186,7 +200,9 @@ def find_head(model, named=HEAD, key="model"):
     """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LAYERS)}
     if not layers:
-        raise Failure(f"{key}.head: the network has no Linear or Conv2d layer to replace", results.BAD_SPEC)
+        raise Failure(
+            f"{key}.head: the network has no Linear or Conv2d layer to replace", results.BAD_SPEC
+        )
     chosen = [find_layer(model, name, layers, key) for name in named]
     training = [part for part in model.modules() if part.training]
     model.eval()
@@ -262,9 +278,13 @@ def describe_heads(named, layers, ran, scores, key):
     last = list(reversed(ran or list(layers)))[:SHOWN]
     rows = [f"{name} ({count_outputs(layers[name])} outputs)" for name in last]
     if named:
-        text = f"{key}.head: {', '.join(named)} does not decide how many scores there are ({scores})"
+        text = (
+            f"{key}.head: {', '.join(named)} does not decide how many scores there are ({scores})"
+        )
     else:
-        text = f"{key}.head: no layer alone decides how many scores there are ({scores}): name it here"
+        text = (
+            f"{key}.head: no layer alone decides how many scores there are ({scores}): name it here"
+        )
     return f"{text}; candidates: {', '.join(rows)}"
 
 

@@ -29,8 +29,13 @@ DEPTH = 4  # dicts inside dicts that are searched
 SHOWN = 3  # names in a message
 MAIN_NAMES = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params")
 AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?)([._]|$)")
-ZIP, LEGACY = b"PK\x03\x04", b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # beginnings of torch.save's two formats
-PAGE = re.compile(r"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html|head)", re.IGNORECASE | re.DOTALL)
+ZIP, LEGACY = (
+    b"PK\x03\x04",
+    b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19",
+)  # beginnings of torch.save's two formats
+PAGE = re.compile(
+    r"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html|head)", re.IGNORECASE | re.DOTALL
+)
 MAGIC = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file itself: run git lfs pull"),
     (b"\x89HDF\r\n", "an HDF5 file (Keras or TensorFlow): only PyTorch weights can be loaded"),
@@ -208,7 +213,9 @@ def read_known(path, shown):
 def refuse_foreign(path, shown):
     """Say what a file is that cannot hold a state_dict."""
     if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.is_file() and p.stat().st_size > 1 << 10)
+        inside = sorted(
+            p.name for p in path.iterdir() if p.is_file() and p.stat().st_size > 1 << 10
+        )
         hint = ": name the file in it" + (f" ({', '.join(inside[:SHOWN])})" if inside else "")
         raise Failure(f"{shown} is a folder, not a file of weights{hint}")
     if path.is_symlink() and not path.exists():
@@ -269,7 +276,9 @@ def read_zip(path, shown):
     names = archive.namelist()
     pickles = [name for name in names if name.split("/")[-1] == "data.pkl"]
     if any(name.endswith("constants.pkl") or "/code/" in name for name in names):
-        raise Failure(f"{shown} is a TorchScript archive (torch.jit.save), not a state_dict: {SAVE}")
+        raise Failure(
+            f"{shown} is a TorchScript archive (torch.jit.save), not a state_dict: {SAVE}"
+        )
     if names and all(name.endswith(".npy") for name in names):
         raise Failure(f"{shown} is a NumPy archive (.npz), not a state_dict: {SAVE}")
     if len(pickles) != 1:
@@ -374,7 +383,11 @@ class Option:
 
     def pick(self, own):
         """Return {name in the network: tensor in the file} of the names that both have."""
-        names = {self.on + name[len(self.off) :]: name for name in self.tensors if name.startswith(self.off)}
+        names = {
+            self.on + name[len(self.off) :]: name
+            for name in self.tensors
+            if name.startswith(self.off)
+        }
         return {name: self.tensors[names[name]] for name in own if name in names}
 
     def words(self):
@@ -417,14 +430,20 @@ def choose_option(options, own, body, shown):
     best = max(score[:2] for score in scores)
     tied = [option for *score, option in scores if score[0] == best[0] > 0]
     tied = tied or [option for *score, option in scores if tuple(score) == best]
-    averaged = [option for option in tied if AVERAGED.search(".".join(option.path) + "." + option.off)]
+    averaged = [
+        option for option in tied if AVERAGED.search(".".join(option.path) + "." + option.off)
+    ]
     main = [o for name in MAIN_NAMES for o in tied if o.path and o.path[-1] == name]
     chosen = (averaged or main[:1] or tied)[0]
-    rivals = [option for option in tied if not averaged and not main and differ(option, chosen, own)]
+    rivals = [
+        option for option in tied if not averaged and not main and differ(option, chosen, own)
+    ]
     if rivals:
         names = [".".join(option.path) + "." + option.off for option in (chosen, *rivals)]
         names = ", ".join(name.strip(".") for name in names)
-        raise Failure(f"{shown} holds several networks that would fit ({names}): save one of them alone")
+        raise Failure(
+            f"{shown} holds several networks that would fit ({names}): save one of them alone"
+        )
     return chosen, bool(averaged) and len(tied) > len(averaged)
 
 
@@ -479,7 +498,9 @@ def refuse_misfit(picked, own, body, option, shown, what):
     other = sorted(n for n in body if n in picked and not same_shape(picked[n], own[n]))
     if not missing and not other:
         return
-    parts = [] if not missing else [f"{len(missing)} of {len(own)} tensors missing, first {missing[0]}"]
+    parts = (
+        [] if not missing else [f"{len(missing)} of {len(own)} tensors missing, first {missing[0]}"]
+    )
     if other:
         sizes = [format_shape(picked[other[0]].shape), format_shape(own[other[0]].shape)]
         text = "{} of another size, first {} ({} in the file, {} in the network)"
@@ -497,9 +518,13 @@ def describe_rest(option, picked, kept, head, own):
     other = [name for name in lost if name in picked and name.endswith("weight")]
     if other:
         count = picked[other[0]].shape[0] if picked[other[0]].shape else 0
-        done.append(f"the head {other[0].rpartition('.')[0]} has another size ({count} outputs) and is left out")
+        done.append(
+            f"the head {other[0].rpartition('.')[0]} has another size ({count} outputs) and is left out"
+        )
     elif lost:
-        done.append("it has no head " + lost[0].rpartition(".")[0] + ", which starts from random values")
+        done.append(
+            "it has no head " + lost[0].rpartition(".")[0] + ", which starts from random values"
+        )
     spare = len([name for name in option.tensors if name.startswith(option.off)]) - len(picked)
     return done + ([f"{spare} tensors of other layers are left out"] if spare > 0 else [])
 
@@ -515,10 +540,14 @@ def read_tensors(kept, own, read, shown, done):
             raise Failure(text) from None
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             kind = "NaN" if bool(torch.isnan(tensor).any()) else "infinity"
-            text = f"{shown}: {name} holds {kind}: a network with such weights yields NaN or infinity"
+            text = (
+                f"{shown}: {name} holds {kind}: a network with such weights yields NaN or infinity"
+            )
             raise Failure(text)
         if own[name].is_floating_point() and not tensor.is_floating_point():
-            raise Failure(f"{shown} holds {name} as {tensor.dtype}, quantised: give the float weights")
+            raise Failure(
+                f"{shown} holds {name} as {tensor.dtype}, quantised: give the float weights"
+            )
         if own[name].is_floating_point() and tensor.dtype != own[name].dtype:
             types[str(tensor.dtype).replace("torch.", "")] += 1
         state[name] = tensor.to(own[name].dtype)

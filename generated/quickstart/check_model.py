@@ -33,14 +33,31 @@ except ImportError:  # before torch 1.13: everything is computed on the CPU
 
 # Key in the spec, then backbone, weights, their kind, head and output.
 NETWORKS = [
-    ("model", network.BACKBONE, network.WEIGHTS, network.WEIGHTS_KIND, network.HEAD, network.OUTPUT),
+    (
+        "model",
+        network.BACKBONE,
+        network.WEIGHTS,
+        network.WEIGHTS_KIND,
+        network.HEAD,
+        network.OUTPUT,
+    ),
 ]
 SOFT = {
     "softmax": "the loss takes the softmax of that once more, which makes gradients small",
     "log_softmax": "the loss takes it once more, which changes nothing, but the board computes it for each image",
     "sigmoid": "the loss takes the softmax of that, which makes gradients small",
 }
-MOVES = ("flatten", "view", "reshape", "squeeze", "contiguous", "clone", "detach", "getitem", "__getitem__")
+MOVES = (
+    "flatten",
+    "view",
+    "reshape",
+    "squeeze",
+    "contiguous",
+    "clone",
+    "detach",
+    "getitem",
+    "__getitem__",
+)
 COLORS = {
     1: "write data.preprocess.color: GRAY with one mean and one std, or ",
     3: "write data.preprocess.color: RGB with three means and three stds, or ",
@@ -98,7 +115,9 @@ class Look:
             if not results.advise(error):
                 raise
             name = error.name.partition(".")[0]
-            self.refuse(f"the package {name} is not installed{results.advise(error)}", results.TOOL_MISSING)
+            self.refuse(
+                f"the package {name} is not installed{results.advise(error)}", results.TOOL_MISSING
+            )
 
     def refuse(self, text, status):
         """Note something that has to be mended."""
@@ -112,7 +131,9 @@ def look_at_networks(root):
     for key, backbone, weights, kind, head, output in NETWORKS:
         made = None
         with look.collecting():
-            made = try_network(look, key, backbone, weights if kind == "published" else None, head, output)
+            made = try_network(
+                look, key, backbone, weights if kind == "published" else None, head, output
+            )
         with look.collecting():
             if kind == "file":
                 look_at_weights(look, key, backbone, weights, made)
@@ -176,7 +197,9 @@ def try_training(look, made, key, backbone):
     except Failure as error:
         if ONE_IMAGE not in str(error):
             raise
-        text = "train.batch_size: batch-norm cannot learn from a batch of one image: write 2 or more"
+        text = (
+            "train.batch_size: batch-norm cannot learn from a batch of one image: write 2 or more"
+        )
         raise Failure(text + ", or transfer.freeze.batchnorm: frozen", results.BAD_SPEC) from None
     network.find_scores(result, images, key)
 
@@ -222,7 +245,14 @@ def refuse_channels(made, images, key, backbone):
         if not runs_with(made, images, channels):
             continue
         text = "{}.backbone: {} takes {} channel(s), data.preprocess.color {} gives {}: {}"
-        given = (key, backbone, channels, preprocess.COLOR, preprocess.CHANNELS, COLORS.get(channels, ""))
+        given = (
+            key,
+            backbone,
+            channels,
+            preprocess.COLOR,
+            preprocess.CHANNELS,
+            COLORS.get(channels, ""),
+        )
         raise Failure(text.format(*given) + "change the network's first layer", results.BAD_SPEC)
 
 
@@ -249,13 +279,12 @@ def main():
         stage.metrics["problems"] = look.problems
         stage.metrics["notes"] = look.notes
         stage.metrics["sources"] = network.list_sources(arguments.root)
-        for text in look.notes:
+        warnings_found = [text for severity, text in look.problems if severity == "warning"]
+        for text in (*look.notes, *("warning: " + text for text in warnings_found)):
             print(text)
-        for severity, text in look.problems:
-            print(f"{severity}: {text}")
         if look.status:
             errors = [text for severity, text in look.problems if severity == "error"]
-            raise Failure("; ".join(errors), look.status)
+            raise Failure("\nerror: ".join(errors), look.status)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ MAX_ACCURACY_DROP = 1.0  # percentage points, float minus int8
 DIAGNOSIS_IMAGES = 128  # at most, of the validation split
 DIAGNOSIS_SHARE = 0.1  # of the forward passes that the evaluation makes; at least FEWEST_PASSES
 FEWEST_PASSES = 100
-TRIAL_PASSES = 1000  # for trying what the diagnosis suggests, where it suggests a change of settings
+TRIAL_PASSES = 1000  # for trying a change of setting that the diagnosis suggests
 COSTLY_LAYERS = 5  # named in the log
 
 

@@ -26,7 +26,17 @@ ROOT = Path(__file__).resolve().parent.parent.parent  # <root>/generated/<projec
 HERE = Path(__file__).resolve().parent
 BAD_SPEC, FAILED, TOOL_MISSING, INTERRUPTED = 2, 3, 4, 130  # exit statuses
 INSTALL = {"PIL": "pillow"}  # what pip calls a package, where it has another name than in Python
-OPTIONAL = ("PIL", "mlxtend", "numpy", "onnx", "onnxruntime", "timm", "torch", "torchvision", "tqdm")
+OPTIONAL = (
+    "PIL",
+    "mlxtend",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "timm",
+    "torch",
+    "torchvision",
+    "tqdm",
+)
 TOOLS = ("pytorch_nndct", "dpuforge")  # may lie below the root, and are not the user's
 OWN_FOLDERS = set()  # of the user's networks, where they lie outside the root
 VERSIONED = ("torch", "torchvision", "timm", "numpy", "PIL", "pytorch_nndct")
