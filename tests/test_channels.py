@@ -49,5 +49,5 @@ def test_another_number_of_channels_is_one_line(tmp_path: Path, channels: int, c
 
 def test_one_channel_is_estimated(tmp_path: Path) -> None:
     """With color: GRAY a network of one channel is captured with one channel."""
-    (estimate,) = estimate_spec(write(tmp_path, 1, "GRAY"), (), "")
+    (estimate,) = estimate_spec(write(tmp_path, 1, "GRAY"), ("KV260",), "")
     assert estimate.partition.dpu_subgraphs == 1
