@@ -44,10 +44,10 @@ def test_another_number_of_channels_is_one_line(tmp_path: Path, channels: int, c
     words = f"nets/net.py:make takes {channels} channel(s), data.preprocess.color {color} gives {given}"
     assert words in refused.value.message
     assert "\n" not in refused.value.message
-    assert "first layer" in refused.value.remedy
+    assert "first layer" in str(refused.value)
 
 
 def test_one_channel_is_estimated(tmp_path: Path) -> None:
     """With color: GRAY a network of one channel is captured with one channel."""
-    (estimate,) = estimate_spec(write(tmp_path, 1, "GRAY"), (), "")
+    (estimate,) = estimate_spec(write(tmp_path, 1, "GRAY"), ("KV260",), "")
     assert estimate.partition.dpu_subgraphs == 1
