@@ -74,14 +74,16 @@ class _Naming:
         self._names = _operator_names(self._translated, lowered)
         self._stops = find_stops(lowered.graph)
         self._nodes = {**captured.index, **prepared.index}
+        self._readers = captured.consumers()
 
     def run(self) -> tuple[Operator, ...]:
         """Return all operators."""
-        found = [self._named(operator) for operator in self._translated.operators]
+        found = {self._names[operator.name]: self._named(operator) for operator in self._translated.operators}
+        dropped: dict[str, list[str]] = {}
         for node in self._captured.nodes:
             if node.name not in self._prepared.index and _vanishes(node):
-                found = self._with_dropped(found, node)
-        return tuple(found)
+                self._put_back(found, dropped, node)
+        return tuple(_in_order(found, dropped))
 
     def _named(self, operator: Operator) -> Operator:
         node = self._nodes[self._lowered.origins[operator.name][0]]
@@ -100,6 +102,8 @@ class _Naming:
 
     def _stop(self, name: str) -> str:
         """Return why an operator, or an op that it stands for, could not be run."""
+        if not self._stops:
+            return ""
         aliases = [op for op, source in self._translated.alias.items() if source == name]
         return next((self._stops[op] for op in (name, *aliases) if op in self._stops), "")
 
@@ -108,18 +112,29 @@ class _Naming:
         op = self._lowered.values.get(name, "")
         return self._names.get(self._translated.alias.get(op, op), name)
 
-    def _with_dropped(self, found: list[Operator], node: Node) -> list[Operator]:
-        source = node.inputs[0].node if node.inputs else ""
-        source = source if any(item.name == source for item in found) else self._standing(source)
-        place = next((index for index, item in enumerate(found) if item.name == source), None)
-        if place is None:
-            return found
-        readers = {name for name, item in self._captured.index.items() if node.name in item.input_names()}
-        shape = found[place].out_shape
-        dropped = Operator(node.name, OpKind.IDENTITY, (source,), (shape,), shape, label=node.kind)
-        dropped = replace(dropped, module=node.module_path, source=node.source)
-        after = [_reading(item, source, node.name) if item.name in readers else item for item in found[place + 1 :]]
-        return [*found[: place + 1], dropped, *after]
+    def _put_back(self, found: dict[str, Operator], dropped: dict[str, list[str]], node: Node) -> None:
+        """List a dropped node behind the operator whose value it passed on; its readers read it again."""
+        given = node.inputs[0].node if node.inputs else ""
+        source = given if given in found else self._standing(given)
+        if source not in found:
+            return
+        shape = found[source].out_shape
+        operator = Operator(node.name, OpKind.IDENTITY, (source,), (shape,), shape, label=node.kind)
+        for reader in self._readers[node.name]:
+            if reader in found:
+                found[reader] = _reading(found[reader], source, node.name)
+        found[node.name] = replace(operator, module=node.module_path, source=node.source)
+        dropped.setdefault(source, []).append(node.name)
+
+
+def _in_order(found: Mapping[str, Operator], dropped: Mapping[str, list[str]]) -> Iterator[Operator]:
+    """Yield the operators, what was dropped behind each right after it."""
+    behind = {name for names in dropped.values() for name in names}
+    waiting = [name for name in found if name not in behind][::-1]
+    while waiting:
+        name = waiting.pop()
+        yield found[name]
+        waiting += dropped.get(name, [])[::-1]
 
 
 def _vanishes(node: Node) -> bool:

@@ -46,8 +46,9 @@ def _constant(builder: Builder, node: Node) -> None:
 
 def _results_read(builder: Builder, node: Node) -> list[int | None]:
     """Return which results of a tuple the network reads or returns, in order; [None] for a value of one tensor."""
-    readers = [ref for reader in builder.graph.nodes for ref in reader.inputs]
-    found = {ref.index for ref in (*readers, *builder.graph.output_refs) if ref.node == node.name}
+    readers = [builder.graph[name] for name in builder.consumers[node.name] if name in builder.graph.index]
+    refs = (*builder.graph.output_refs, *(ref for reader in readers for ref in reader.inputs))
+    found = {ref.index for ref in refs if ref.node == node.name}
     if None in found and len(node.shapes) > 1:
         raise ExportError(
             f"{node.name} of kind {node.kind} has {len(node.shapes)} results and is used as a whole",

@@ -163,6 +163,8 @@ def _fold_targets(graph: Graph, node: Node, consumers: Mapping[str, list[str]]) 
 def _scale_and_shift(tensors: Mapping[str, torch.Tensor], node: Node) -> tuple[torch.Tensor, torch.Tensor]:
     roles = node.parameters
     mean, variance = tensors[roles["running_mean"]], tensors[roles["running_var"]]
+    if mean.is_meta:  # of a network that is foreseen only shapes are known
+        return mean, mean
     gamma = tensors[roles["weight"]] if "weight" in roles else torch.ones_like(mean)
     beta = tensors[roles["bias"]] if "bias" in roles else torch.zeros_like(mean)
     scale = gamma / square_root(variance + node.attributes["eps"])
@@ -185,9 +187,10 @@ def _fold_one(target: Node, tensors: dict[str, torch.Tensor], scale: torch.Tenso
     """w *= scale, b = b * scale + shift; a convolution without bias gets one."""
     weight_key = target.parameters["weight"]
     bias_key = target.parameters.get("bias", _bias_name(weight_key))
-    tensors[weight_key] = tensors[weight_key] * _per_output_channel(target, scale)
+    if not scale.is_meta:
+        tensors[weight_key] = tensors[weight_key] * _per_output_channel(target, scale)
     bias = tensors.get(bias_key) if "bias" in target.parameters else None
-    tensors[bias_key] = shift if bias is None else bias * scale + shift
+    tensors[bias_key] = shift if bias is None or scale.is_meta else bias * scale + shift
     return replace(target, parameters={**target.parameters, "bias": bias_key})
 
 

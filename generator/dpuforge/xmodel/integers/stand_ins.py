@@ -21,22 +21,24 @@ _TAKE_ALL = frozenset({
     "sigmoid", "tanh", "gelu", "softmax", "maxpool2d", "avgpool2d", "div", "neg", "exp", "elu", "selu", "mish", "swish",
     "aten::silu", "max", "min",
 })  # fmt: skip
+_SMALL = 64  # elements
 _FLOATS = frozenset({"sigmoid", "tanh", "gelu", "softmax", "div", "exp", "elu", "selu", "mish", "swish", "aten::silu"})
 
 
 def find_stops(graph: Graph) -> dict[str, str]:
     """Return why ops cannot be run, by op name; constants may be without data, of which only the shape counts."""
     machine, values, stops = Machine(use_torch=False, calls=read_calls(graph)), dict[str, Value](), dict[str, str]()
+    known: dict[object, Value] = {}
     for op in order_ops(graph):
         try:
-            values[op.name] = _stand_in(machine, op, values)
+            values[op.name] = _stand_in(machine, op, values, known)
         except FormatError as error:
             stops[op.name] = error.message
             values[op.name] = _zeros(op, exact=False)
     return stops
 
 
-def _stand_in(machine: Machine, op: Op, values: dict[str, Value]) -> Value:
+def _stand_in(machine: Machine, op: Op, values: dict[str, Value], known: dict[object, Value]) -> Value:
     inputs = {arg.name: tuple(values[name] for name in arg.ops) for arg in op.args}
     if op.type == "data":
         return _zeros(op, exact=False)
@@ -48,7 +50,19 @@ def _stand_in(machine: Machine, op: Op, values: dict[str, Value]) -> Value:
     if op.type in _TAKE_ALL:
         moving = all(value.exact for value in inputs.get("input", ()))
         return _zeros(op, exact=op.type == "fix" or (moving and op.type not in _FLOATS))
-    return run_op(machine, op, inputs)
+    if op.name not in machine.calls:
+        return run_op(machine, op, inputs)
+    key = machine.calls[op.name].to_json(), op.dims, tuple(_signature(v) for group in inputs.values() for v in group)
+    if key not in known:  # what the layers of a network repeat is computed once
+        made = run_op(machine, op, inputs)
+        known[key] = _zeros(op, made.exact)
+    return known[key]
+
+
+def _signature(value: Value) -> tuple[object, ...]:
+    """Return what a call on stand-ins depends on: of small constants, which may be places, their numbers too."""
+    content = value.data.tobytes() if value.data.size <= _SMALL else b""
+    return value.data.shape, value.exact, value.divisor, content
 
 
 def _zeros(op: Op, exact: bool) -> Value:
