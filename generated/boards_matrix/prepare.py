@@ -32,7 +32,7 @@ CALIBRATION_SPLIT = "train"
 CALIBRATION_IMAGES = 200
 BALANCE = "none"  # what training does about rare classes
 SHOWN = 50  # offending files named in a message; problems.txt names all
-FEW = 5  # files named in a warning; findings.json and left_out.json name all
+FEW = 5  # files named in a warning; copies.json, notes.json and left_out.json name all
 IMBALANCE = 5.0  # times as many images of one class as of another: worth a warning
 LEAST_SEEN = 0.5  # share of a picture that the network should see
 LEAST_SPAN = 0.25  # share of the range that the values of 16-bit images should use
@@ -48,7 +48,7 @@ class Images:
 
     def __init__(self, root, sources, found):
         self.root, self.order = root, find_order(sources)
-        self.found = found
+        self.found, self.names = found, {}
         self.splits = {
             name: [(str(path), label) for path, label in source.images]
             for name, source in sources.items()
@@ -70,7 +70,9 @@ class Images:
 
     def name(self, path):
         """Return a path relative to the root, for results and messages."""
-        return name_path(self.root, path)
+        if path not in self.names:
+            self.names[path] = name_path(self.root, path)
+        return self.names[path]
 
 
 def name_path(root, path):
@@ -137,6 +139,21 @@ def refuse(problems, folder):
     if any(len(files) > SHOWN for _, files in problems):
         message += f"\nall of them are named in {show_path(path)}"
     raise Failure(show_path(message))
+
+
+def recall_copies(images, path):
+    """Return find_copies' pairs, from an earlier run where the same images lay in the same splits."""
+    listed = (f"{split} {images.digest(file)} {file}" for split, file, _ in images.rows())
+    key = results.hash_lines([results.hash_file(compare_images.__file__), *map(show_path, listed)])
+    try:
+        kept = results.read_json(path) if path.is_file() else {}
+        if kept["key"] == key:
+            return kept["copies"]
+    except (ValueError, KeyError, TypeError):
+        pass  # none, or a damaged one
+    copies = find_copies(images)
+    results.write_json(path, {"key": key, "copies": copies})
+    return copies
 
 
 def find_copies(images):
@@ -324,15 +341,14 @@ def examine(stage, images):
     """Print and record what is worth knowing of data that have no problem; return the counts."""
     counts = count_classes(images)
     print_counts(counts)
-    copies = find_copies(images)
+    copies = recall_copies(images, stage.folder / "copies.json")
     noted, notes = warn_of_notes(images)
     uneven, times = warn_of_imbalance(counts["train"])
     cut, view = describe_view(images)
     warn(stage, [*warn_of_copies(copies), *noted, *uneven, *cut])
     stage.metrics["view"], stage.metrics["imbalance"] = view, times
     stage.metrics["copies"] = len(copies)
-    findings = {"copies": copies, "notes": notes}
-    results.write_json(stage.folder / "findings.json", findings)  # decides nothing: not an output
+    results.write_json(stage.folder / "notes.json", notes)  # decides nothing: not an output
     return counts
 
 

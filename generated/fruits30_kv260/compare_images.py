@@ -36,15 +36,16 @@ class Looks:
 
 
 def compare_rows(looks, rows, others):
-    """Return the correlations of some rows with all others, -1 where the pictures differ."""
+    """Return (place in rows, index in others, correlation) of all pairs that show one picture."""
     correlation = looks.unit[rows] @ others.unit.T
-    one, two = looks.norm[rows, None], others.norm[None]
-    brightness = looks.cells * (looks.mean[rows, None] - others.mean[None]) ** 2
-    squares = brightness + one * one + two * two - 2.0 * one * two * correlation
-    close = squares <= looks.cells * MOST_RMS**2
-    same = (close & (correlation >= LEAST_CORRELATION)) | (correlation >= SAME_CORRELATION)
-    same &= ~(looks.flat[rows, None] | others.flat[None])
-    return np.where(same, correlation, -1.0)
+    places, indices = np.nonzero(correlation >= LEAST_CORRELATION)
+    alike, ones = correlation[places, indices], rows[places]
+    one, two = looks.norm[ones], others.norm[indices]
+    brightness = looks.cells * (looks.mean[ones] - others.mean[indices]) ** 2
+    squares = brightness + one * one + two * two - 2.0 * one * two * alike
+    same = (squares <= looks.cells * MOST_RMS**2) | (alike >= SAME_CORRELATION)
+    same &= ~(looks.flat[ones] | others.flat[indices])
+    return places[same], indices[same], alike[same]
 
 
 def find_copies(looks, others):
@@ -52,10 +53,10 @@ def find_copies(looks, others):
     pairs = []
     for start in range(0, len(looks), ROWS) if len(others) else ():
         rows = np.arange(start, min(start + ROWS, len(looks)))
-        found = compare_rows(looks, rows, others)
-        best = found.argmax(1)
-        hits = np.flatnonzero(found[np.arange(len(rows)), best] >= 0.0)
-        pairs += [(int(rows[hit]), int(best[hit])) for hit in hits]
+        places, indices, alike = compare_rows(looks, rows, others)
+        order = np.lexsort((alike, places))
+        best = order[np.flatnonzero(np.diff(places[order], append=-1))]  # the last of each place
+        pairs += [(int(rows[places[pair]]), int(indices[pair])) for pair in best]
     return pairs
 
 
@@ -64,9 +65,9 @@ def group_copies(looks):
     labels = np.arange(len(looks))
     for start in range(0, len(looks), ROWS):
         rows = np.arange(start, min(start + ROWS, len(looks)))
-        found = compare_rows(looks, rows, looks) >= 0.0
-        found[np.arange(len(rows)), rows] = True
-        for hits in found:
+        places, indices, _ = compare_rows(looks, rows, looks)  # sorted by place
+        ends = np.flatnonzero(np.diff(places)) + 1
+        for hits in np.split(indices, ends):
             touched = np.unique(labels[hits])
             if len(touched) > 1:
                 labels[np.isin(labels, touched)] = touched[0]
