@@ -166,7 +166,7 @@ BAD: dict[str, tuple[str, str]] = {
         make("return " + LINEAR.format(3, 99)),
         "nets/net.py:18: make: layer 2 (Linear): RuntimeError: mat1 and mat2 shapes cannot be multiplied",
     ),
-    "one channel": (make("return " + LINEAR.format(1, 3600)), "(given 3 x 32 x 32)"),
+    "one channel": (make("return " + LINEAR.format(1, 3600)), "takes 1 channel(s), data.preprocess.color RGB gives 3"),
     "forward fails": (network("return self.fc(x, 1)"), "nets/net.py:22: forward: TypeError:"),
     "no forward": (
         "class N(nn.Module):\n    pass\n" + make("return N()"),
