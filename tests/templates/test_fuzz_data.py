@@ -20,7 +20,7 @@ from dpuforge.records.plan import PlannedStage
 from dpuforge.records.project import Data
 
 ROUNDS = 60
-DAMAGES = 4  # a round, at most
+DAMAGES = 3  # a round, at most
 NAMES = ["a b", "é", "-x", "new\nline", "tab\t", "'quote'", 'dou"ble', "%s {0}", "caf\udce9", "CON", "x" * 200, "🍎"]
 SUFFIXES = [".png", ".jpg", ".JPG", ".tif", ".bmp", ".ppm", ".pgm", ".webp", ".gif", ".txt", ""]
 FORMATS = ["PNG", "JPEG", "TIFF", "BMP", "PPM", "WEBP", "GIF"]
