@@ -112,7 +112,7 @@ def test_large_network_equals_the_real_tool(name: str, golden: Path) -> None:
 
 
 def check_biases(recording: Recording, outcome: Outcome) -> None:
-    """Compare the biases of this very calibration: at most one in twenty differs, by one unit (measured: 123 of 5800)."""
+    """Compare this calibration's own biases: at most one in twenty differs, by one unit (123 of 5800 measured)."""
     different = total = 0
     for key, expected in arrays(recording.folder / "params_int8.npz").items():
         if key.endswith(".bias"):
