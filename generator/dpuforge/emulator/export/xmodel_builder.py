@@ -262,6 +262,11 @@ class Builder:
         """Return an integer that may depend on the batch."""
         return value.resolve(self.graph.batch) if isinstance(value, BatchSize) else value
 
+    def quantised_constant(self, node: Node) -> torch.Tensor:
+        """Return the value of a constant's node."""
+        (param,) = node.call.args
+        return self.graph.tensors[param.key].detach().to(torch.float32)
+
     def constant(self, value: Any) -> torch.Tensor:
         """Return a constant operand as a tensor."""
         if isinstance(value, Param):
