@@ -335,14 +335,6 @@ def _const(builder: Builder, node: Node) -> None:
     builder.add_extras(*ops)
 
 
-def _prelu(builder: Builder, node: Node) -> None:
-    source = builder.operand(node.inputs[0])
-    key = node.parameters["weight"]
-    more = [("weight", (builder.parameter(key, builder.quantised.quantised_parameter(key)),))]
-    dims = image_dims(node.shape) if source.layout is Layout.NHWC else tuple(node.shape)
-    builder.finish(node, builder.emit(node.name, "prelu", dims, {}, source.op, more), source.layout)
-
-
 LOWERINGS: Mapping[str, Lowering] = {
     "custom": lower_custom,
     "data": _input,
@@ -377,7 +369,6 @@ LOWERINGS: Mapping[str, Lowering] = {
     "select": lower_select,
     "same": lower_same,
     "const": _const,
-    "prelu": _prelu,
     "rsub": lower_custom,
     "pixel-shuffle": partial(lower_pixel_shuffle, upscale=True),
     "pixel-unshuffle": partial(lower_pixel_shuffle, upscale=False),

@@ -254,7 +254,7 @@ class Builder:
     def same_layout(self, refs: Iterable[Ref]) -> tuple[list[Operand], Layout]:
         """Return operands in one layout: channels last if one of them is, and all are images."""
         found = [self.operand(ref) for ref in refs]
-        images = all(len(operand.dims) == 4 for operand in found)
+        images = all(len(operand.dims) == 4 or operand.dims == (1,) for operand in found)
         layout = Layout.NHWC if images and any(o.layout is Layout.NHWC for o in found) else Layout.NATIVE
         return [self.operand(ref, layout) for ref in refs], layout
 

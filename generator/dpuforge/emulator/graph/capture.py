@@ -23,9 +23,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from dpuforge.emulator.arithmetic.operations import OutOfPlace
 from dpuforge.emulator.graph.describe import describe_call, expand_splits
 from dpuforge.emulator.graph.expansions import EXPANSIONS, split_index
-from dpuforge.emulator.graph.kinds import INPUT, Group
+from dpuforge.emulator.graph.kinds import INPUT, SHAPE, Group
 from dpuforge.emulator.graph.nodes import BatchSize, Call, Graph, Node, Param, Ref, leaves, map_template
-from dpuforge.emulator.graph.shadows import SHAPE, Shadow, TracedInt
+from dpuforge.emulator.graph.shadows import Shadow, TracedInt
 from dpuforge.emulator.graph.vocabulary import NUMBERED, TWICE_NAMED, UNNAMED, base_name
 from dpuforge.errors import UsageError
 
@@ -228,7 +228,7 @@ class _Recorder(TorchFunctionMode):
             name = "frobenius_norm"
         if name == "setitem":
             self._append(_assign_item, name, template, args[0], inplace=True)
-        elif result is args[0] and name in _IDENTITIES and name not in UNNAMED and not inplace:
+        elif args and result is args[0] and name in _IDENTITIES and name not in UNNAMED and not inplace:
             result = args[0].view_as(args[0])  # a tensor of its own: later readers of the argument read the argument
             self._append(same_values, name, ((template[0][0],), {}), result, inplace=False)
         elif any(isinstance(leaf, torch.Tensor) for leaf in leaves(result)):

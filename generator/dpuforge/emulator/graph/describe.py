@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from dpuforge.emulator.graph.kinds import Group, traits_of
+from dpuforge.emulator.graph.kinds import SHAPE, Group, traits_of
 from dpuforge.emulator.graph.nodes import Call, Graph, Node, Param, Ref, Shape, leaves, map_template
-from dpuforge.emulator.graph.shadows import SHAPE, Shadow
+from dpuforge.emulator.graph.shadows import Shadow
 from dpuforge.emulator.graph.vocabulary import FUNCTIONS
 
 Bound = dict[str, Any]
@@ -207,7 +207,7 @@ def expand_splits(graph: Graph) -> Graph:
     for node in graph.nodes:
         node = replace(node, call=node.call.rewrite(visit), inputs=tuple(visit(ref) for ref in node.inputs))
         slices = _slices(node) if node.traits.group is Group.SPLIT else ()
-        if slices:
+        if slices and not isinstance(node.attributes.get("split_size"), (list, tuple)):
             slices = (*slices[:-1], _end_with_size(slices[-1], shadows))
         parts.update({Ref(node.name, index): Ref(part.name) for index, part in enumerate(slices)})
         nodes.extend(slices or (node,))

@@ -103,7 +103,15 @@ class Traits:
         return self.weighted or (self.group in (Group.NORMALISATION, Group.ACTIVATION) and self.point is Point.OWN)
 
 
-INPUT = "nndct_input"
+INPUT, CONST, SHAPE = "nndct_input", "nndct_const", "nndct_shape"
+# What arithmetic on the integers of a shape is in the real tool's graph.
+INTEGER_KINDS = {
+    "add": "nndct_elemwise_add",
+    "sub": "nndct_elementwise_sub",
+    "rsub": "nndct_rsub",
+    "mul": "nndct_elemwise_mul",
+    "floordiv": "nndct_floor_divide",
+}
 # Types of the real tool for operators that are opaque here, and for calls that write into their argument.
 OPAQUE_TYPES = {
     "aten::floor": "nndct_floor",
@@ -251,12 +259,12 @@ KINDS: dict[str, Traits] = {
     "nndct_elemwise_div": replace(_ARITHMETIC, integer="scalar", xmodel="div", onnx="Div"),
     "nndct_rsub": replace(_ARITHMETIC, integer="scalar", xmodel="rsub", onnx="rsub"),
     "nndct_floor_divide": Traits(Group.ARITHMETIC, describe="arithmetic"),
-    "aten::remainder": Traits(Group.ARITHMETIC, describe="arithmetic"),
+    "nndct_remainder": Traits(Group.ARITHMETIC, describe="arithmetic", tool="aten::remainder"),
     "nndct_matmul": Traits(Group.DENSE_OF_TWO, Point.OWN, onnx="MatMul"),
     "nndct_bmm": Traits(Group.DENSE_OF_TWO, Point.OWN, onnx="MatMul", tool="nndct_matmul"),
     "nndct_sum": Traits(Group.OTHER, Point.OWN),
     "nndct_normalize": Traits(),
-    "nndct_const": Traits(Group.CONSTANT, integer="constant", xmodel="const", onnx="Constant"),
+    CONST: Traits(Group.CONSTANT, integer="constant", xmodel="const", onnx="Constant"),
     # -- pools -------------------------------------------------------------------------------------------------------
     "nndct_maxpool": replace(
         _MAX_POOL,

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dpuforge.emulator.graph.kinds import INPLACE_TYPES, OPAQUE_TYPES
-from dpuforge.emulator.graph.shadows import CONST, Shadow
+from dpuforge.emulator.graph.kinds import CONST, INPLACE_TYPES, OPAQUE_TYPES
+from dpuforge.emulator.graph.shadows import Shadow
 
 if TYPE_CHECKING:
     from dpuforge.emulator.graph.nodes import Graph, Node
@@ -41,7 +41,11 @@ def list_nodes(graph: Graph) -> tuple[Listed, ...]:
     """Return every node of the tool's graph in the order of its numbers: constants, inputs, operators, the return."""
     shadows = _read_shadows(graph)
     constants = [
-        *((node.trace_index, node.attributes.get("tensor", False), node.name) for node in graph.nodes if _is_const(node)),
+        *(
+            (node.trace_index, node.attributes.get("tensor", False), node.name)
+            for node in graph.nodes
+            if _is_const(node)
+        ),
         *((shadow.position, bool(shadow.before), shadow.name) for shadow in shadows if shadow.kind == CONST),
     ]
     first = [Listed(name, CONST, ()) for _, _, name in sorted(constants, key=lambda row: (row[1], row[0]))]
@@ -63,6 +67,11 @@ def _read_shadows(graph: Graph) -> list[Shadow]:
             wanted.update(shadow.inputs)
             kept.append(shadow)
     return kept[::-1]
+
+
+def watched_nodes(graph: Graph) -> frozenset[str]:
+    """Return the names of what the shadows that are read themselves read."""
+    return frozenset(name for shadow in _read_shadows(graph) for name in shadow.inputs)
 
 
 def _merge(nodes: Iterable[Node], shadows: Iterable[Shadow]) -> Iterator[Listed]:
@@ -95,7 +104,7 @@ def graph_digest(graph: Graph) -> str:
     listed = list_nodes(graph)
     types = {node.name: node.type for node in listed}
     readers: dict[str, list[str]] = {node.name: [] for node in listed}
-    for node in listed:
+    for node in (listed[-1], *listed[:-1]):  # as recorded, an output's return comes before its other readers
         for name in node.inputs:
             readers[name].append(node.type)
     nodes = [

@@ -41,7 +41,7 @@ from typing import Any
 import torch
 
 from dpuforge.emulator.graph.kinds import INPUT, Group, Point, Traits, traits_of
-from dpuforge.emulator.graph.listing import number_names
+from dpuforge.emulator.graph.listing import number_names, watched_nodes
 from dpuforge.emulator.graph.shadows import Shadow
 
 Shape = tuple[int, ...]
@@ -221,6 +221,10 @@ class Graph:
         for name in dict.fromkeys(ref.node for ref in self.output_refs):
             found[name].append("return")
         return found
+
+    def watched(self) -> frozenset[str]:
+        """Return the nodes whose shape the network reads: in the real tool's graph that is one more reader."""
+        return watched_nodes(self)
 
     def replace_nodes(self, nodes: Iterable[Node]) -> Graph:
         """Return the graph with other nodes and the same tensors."""

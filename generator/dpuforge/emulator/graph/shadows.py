@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-CONST, SHAPE = "nndct_const", "nndct_shape"
+from dpuforge.emulator.graph.kinds import CONST, INTEGER_KINDS
 
 
 @dataclass(frozen=True)
@@ -50,36 +50,36 @@ class TracedInt(int):
         made.shadow, made.note = shadow, note
         return made
 
-    def _combine(self, kind: str, value: Any, other: Any, swapped: bool) -> Any:
+    def _combine(self, word: str, value: Any, other: Any, swapped: bool) -> Any:
         if type(value) is not int or isinstance(other, bool) or not isinstance(other, int):
             return value
         operand = other.shadow if isinstance(other, TracedInt) else self.note(CONST, ())
         inputs = (operand, self.shadow) if swapped else (self.shadow, operand)
-        return TracedInt.make(value, self.note(kind, inputs), self.note)
+        return TracedInt.make(value, self.note(INTEGER_KINDS[word], inputs), self.note)
 
     def __add__(self, other: Any) -> Any:
-        return self._combine("nndct_elemwise_add", int.__add__(self, other), other, swapped=False)
+        return self._combine("add", int.__add__(self, other), other, swapped=False)
 
     def __radd__(self, other: Any) -> Any:
-        return self._combine("nndct_elemwise_add", int.__radd__(self, other), other, swapped=True)
+        return self._combine("add", int.__radd__(self, other), other, swapped=True)
 
     def __sub__(self, other: Any) -> Any:
-        return self._combine("nndct_elementwise_sub", int.__sub__(self, other), other, swapped=False)
+        return self._combine("sub", int.__sub__(self, other), other, swapped=False)
 
     def __rsub__(self, other: Any) -> Any:
-        return self._combine("nndct_rsub", int.__rsub__(self, other), other, swapped=False)
+        return self._combine("rsub", int.__rsub__(self, other), other, swapped=False)
 
     def __mul__(self, other: Any) -> Any:
-        return self._combine("nndct_elemwise_mul", int.__mul__(self, other), other, swapped=False)
+        return self._combine("mul", int.__mul__(self, other), other, swapped=False)
 
     def __rmul__(self, other: Any) -> Any:
-        return self._combine("nndct_elemwise_mul", int.__rmul__(self, other), other, swapped=True)
+        return self._combine("mul", int.__rmul__(self, other), other, swapped=True)
 
     def __floordiv__(self, other: Any) -> Any:
-        return self._combine("nndct_floor_divide", int.__floordiv__(self, other), other, swapped=False)
+        return self._combine("floordiv", int.__floordiv__(self, other), other, swapped=False)
 
     def __rfloordiv__(self, other: Any) -> Any:
-        return self._combine("nndct_floor_divide", int.__rfloordiv__(self, other), other, swapped=True)
+        return self._combine("floordiv", int.__rfloordiv__(self, other), other, swapped=True)
 
     def __deepcopy__(self, memo: Any) -> int:
         return int(self)

@@ -52,7 +52,7 @@ def known_function(kind: str, text: str, parameters: str = "") -> Row:
     for word in text.split():
         name, found, default = word.partition("=")
         arguments.append((name, eval(default, {}) if found else REQUIRED))  # literals of the table below only
-    return Row(kind if "::" in kind else f"nndct_{kind}", tuple(arguments), tuple(parameters.split()))
+    return Row(f"nndct_{kind}", tuple(arguments), tuple(parameters.split()))
 
 
 _CONV = "input weight bias=None stride=1 padding=0 dilation=1 groups=1"
@@ -100,7 +100,7 @@ FUNCTIONS: dict[str, Row] = {
     "div": known_function("elemwise_div", "input other"),
     "rsub": known_function("rsub", "input other"),
     "floor_divide": known_function("floor_divide", "input other"),
-    "remainder": known_function("aten::remainder", "input other"),
+    "remainder": known_function("remainder", "input other"),
     "exp": known_function("elemwise_exp", "input"),
     "sqrt": known_function("sqrt", "input"),
     "neg": known_function("neg", "input"),

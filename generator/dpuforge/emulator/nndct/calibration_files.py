@@ -13,8 +13,8 @@ import torch
 
 from dpuforge.emulator.graph.listing import graph_digest
 from dpuforge.emulator.graph.nodes import Node
-from dpuforge.emulator.prepare.constants import float_parameters
 from dpuforge.emulator.nndct.log import QUANTIZER_VERSION, fail, warn
+from dpuforge.emulator.prepare.constants import float_parameters
 from dpuforge.emulator.quantise.steps import CastStep, Step, read_step
 from dpuforge.emulator.quantised_graph import QuantisedGraph
 from dpuforge.quant_config import TensorConfig

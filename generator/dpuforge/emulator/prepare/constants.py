@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from dpuforge.emulator.graph.kinds import CONST, Group
 from dpuforge.emulator.graph.nodes import BatchSize, Call, Graph, Node, Param, Ref, leaves
-from dpuforge.emulator.graph.kinds import Group
-from dpuforge.emulator.graph.shadows import CONST, Shadow
+from dpuforge.emulator.graph.shadows import Shadow
 
 
 def place_constants(graph: Graph) -> Graph:
@@ -54,7 +54,11 @@ def _constant_node(node: Node, tensors: dict[str, torch.Tensor]) -> Node:
     call = Call(_held_value, (Param(key),))
     made = Node(name, CONST, call, shape=shape, shapes=(shape,), module_path=node.module_path)
     return replace(
-        made, module_type=node.module_type, source=node.source, trace_index=node.trace_index, attributes={"tensor": held}
+        made,
+        module_type=node.module_type,
+        source=node.source,
+        trace_index=node.trace_index,
+        attributes={"tensor": held},
     )
 
 
@@ -85,7 +89,7 @@ def _read_constant(node: Node, constant: Node) -> Node:
 
 def _note_tensors(node: Node, graph: Graph, shadows: list[Shadow]) -> Node:
     """Note buffers and other tensors that an operator reads beside its inputs and parameters."""
-    known = {*node.parameters.values(), *graph.trained}
+    known = {*node.parameters.values(), *graph.trained, node.attributes.get("limit")}
     read = {leaf.key for leaf in leaves((node.call.args, dict(node.call.kwargs))) if isinstance(leaf, Param)} - known
     if not read or node.kind == CONST:
         return node

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dpuforge.emulator.graph.kinds import Group, Point
 from dpuforge.emulator.graph.nodes import Graph, Node
+from dpuforge.records.operator import OpKind
 
 _RETURN = "return"
 _FOLLOWING = (Point.JOINS, Point.MOVES)  # part of what comes before, where nothing else reads that
@@ -55,9 +56,28 @@ def place_points(graph: Graph) -> Points:
     late = [name for name in own if _stands_late(name, graph, groups)]
     sources = _float_sources(graph, set(own), consumers)
     extra = sorted((*late, *sources), key=lambda name: _execution(name, graph, consumers, position))
-    outputs = (*(name for name in own if name not in late), *extra)
+    point_of = _map_points(graph, {*own, *sources}, consumers, groups)
+    outputs = (*_by_first_member(graph, [name for name in own if name not in late], point_of, consumers), *extra)
     floating = dict.fromkeys(node.kind for node in graph.nodes if not _quantisable(node))
-    return Points(outputs, _map_points(graph, set(outputs), consumers, groups), tuple(floating))
+    return Points(outputs, point_of, tuple(floating))
+
+
+def _by_first_member(
+    graph: Graph, names: list[str], point_of: Mapping[str, str | None], consumers: Mapping[str, list[str]]
+) -> list[str]:
+    """Return points in the order in which the first operator that is quantised there comes.
+
+    A reshape that a concat alone reads counts with the concat.
+    """
+    members: list[str | None] = []
+    for node in graph.nodes:
+        readers = [graph[name] for name in consumers[node.name] if name != _RETURN]
+        if is_compute(node):
+            members.append(point_of[node.name])
+        elif node.traits.neutral is OpKind.RESHAPE and len(consumers[node.name]) == 1:
+            members += [point_of[reader.name] for reader in readers if _joins_values(reader)]
+    known = set(names)
+    return [name for name in dict.fromkeys((*members, *names)) if name in known]
 
 
 def _stands_late(name: str, graph: Graph, groups: Mapping[str, list[str]]) -> bool:
@@ -107,10 +127,10 @@ def _joins_values(node: Node) -> bool:
 def _group(graph: Graph, consumers: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Return each node's group (one shared list): compute node, activations and transparent nodes that follow it."""
     groups: dict[str, list[str]] = {}
-    watched = {name: 1 for shadow in graph.shadows for name in shadow.inputs}
+    watched = graph.watched()
     for node in graph.nodes:
         parent = node.inputs[0].node if node.inputs else None
-        alone = parent is not None and len(consumers[parent]) + watched.get(parent, 0) == 1
+        alone = parent is not None and len(consumers[parent]) == 1 and parent not in watched
         if parent is not None and alone and _joins(node, graph[parent], graph, groups):
             group = groups[parent]
         else:
