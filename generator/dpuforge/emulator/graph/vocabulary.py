@@ -19,7 +19,8 @@ REQUIRED = inspect.Parameter.empty
 ALIASES: Mapping[str, str] = {
     "iadd": "add", "radd": "add", "isub": "sub", "imul": "mul", "rmul": "mul", "multiply": "mul", "subtract": "sub",
     "truediv": "div", "itruediv": "div", "divide": "div", "true_divide": "div", "concat": "cat", "concatenate": "cat",
-    "hardswish": "hardswish", "upsample": "interpolate", "swapaxes": "transpose", "neg": "neg", "clip": "clamp", "clamp_min": "clamp",
+    "hardswish": "hardswish", "upsample": "interpolate", "swapaxes": "transpose", "neg": "neg", "clip": "clamp",
+    "clamp_min": "clamp",
     "floordiv": "floor_divide", "mod": "remainder", "eq": "equal",
     "view_copy": "view", "get": "data", "leaky_relu": "leaky_relu", "bn": "batch_norm",
 }  # fmt: skip

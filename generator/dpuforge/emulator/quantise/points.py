@@ -131,10 +131,7 @@ def _group(graph: Graph, consumers: Mapping[str, list[str]]) -> dict[str, list[s
     for node in graph.nodes:
         parent = node.inputs[0].node if node.inputs else None
         alone = parent is not None and len(consumers[parent]) == 1 and parent not in watched
-        if parent is not None and alone and _joins(node, graph[parent], graph, groups):
-            group = groups[parent]
-        else:
-            group = []
+        group = groups[parent] if parent is not None and alone and _joins(node, graph[parent], graph, groups) else []
         group.append(node.name)
         groups[node.name] = group
     return groups
