@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -54,6 +55,7 @@ def list_names(text: str) -> list[str]:
     return [name for name in plain if not re.match(r"nndct_(input|conv2d|return)_\d+$", name)]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # some of the expressions are deprecated
 def test_expressions_have_the_recorded_nodes(golden: Path) -> None:
     """Every expression gives the recorded nodes with their numbers, but for the nine that are named."""
     recorded = json.loads((golden / "micro" / "op_names.json").read_text(encoding="utf-8"))
