@@ -46,7 +46,8 @@ def split_index(rank: int, index: Any) -> tuple[tuple[Callable[..., Any], tuple[
 
 def take_index(values: torch.Tensor, axis: int, index: Any) -> torch.Tensor:
     """Return values at the places of an index list along one axis."""
-    return values[(*(slice(None),) * axis, index)]
+    place = (*(slice(None),) * axis, index)
+    return values[place]
 
 
 def _is_mask(part: Any) -> bool:
@@ -68,7 +69,8 @@ def _normalize(run: Run, input: Any, p: float = 2.0, dim: int = 1, eps: float = 
 
 def vector_norm(values: torch.Tensor, p: float, dim: int, keepdim: bool) -> torch.Tensor:
     """Return the p-norm along one dimension, as F.normalize computes it."""
-    return values.norm(p, dim, keepdim=keepdim)
+    result: torch.Tensor = values.norm(p, dim, keepdim=keepdim)
+    return result
 
 
 def _softsign(run: Run, input: Any) -> Any:

@@ -7,13 +7,29 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from dpuforge.emulator.graph.kinds import CONST, INPLACE_TYPES, OPAQUE_TYPES
 from dpuforge.emulator.graph.shadows import Shadow
 
-if TYPE_CHECKING:
-    from dpuforge.emulator.graph.nodes import Graph, Node
+Node = Any  # a node of the graph below
+
+
+class Graph(Protocol):
+    """What is listed of a network: its name, its executed nodes, its shadows, and what it returns."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def nodes(self) -> tuple[Any, ...]: ...
+
+    @property
+    def shadows(self) -> tuple[Shadow, ...]: ...
+
+    @property
+    def output_refs(self) -> tuple[Any, ...]: ...
+
 
 RETURN = "nndct_return"
 

@@ -6,6 +6,8 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +133,9 @@ def _load_table(path: Path) -> Any:
     from numpy import dtype, ndarray
     from numpy.dtypes import Float32DType, Float64DType
 
-    try:
-        from numpy._core.multiarray import _reconstruct
-    except ImportError:
-        from numpy.core.multiarray import _reconstruct
-    with torch.serialization.safe_globals([_reconstruct, ndarray, dtype, Float32DType, Float64DType]):
+    newer = find_spec("numpy._core") is not None  # since numpy 2
+    rebuild = import_module("numpy._core.multiarray" if newer else "numpy.core.multiarray")._reconstruct
+    with torch.serialization.safe_globals([rebuild, ndarray, dtype, Float32DType, Float64DType]):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
