@@ -45,7 +45,7 @@ class Listed:
 
 def tool_type(node: Node) -> str:
     """Return a node's type in the tool's files."""
-    kind = node.traits.tool or OPAQUE_TYPES.get(node.kind, node.kind)
+    kind: str = node.traits.tool or OPAQUE_TYPES.get(node.kind, node.kind)
     if len(node.shapes) > 1 and kind in ("aten::max", "aten::min"):  # over a dimension: values and indices
         return kind.replace("aten::", "nndct_")
     if node.inplace:
@@ -71,7 +71,7 @@ def list_nodes(graph: Graph) -> tuple[Listed, ...]:
 
 
 def _is_const(node: Node) -> bool:
-    return node.kind == CONST
+    return bool(node.kind == CONST)
 
 
 def _read_shadows(graph: Graph) -> list[Shadow]:
@@ -103,8 +103,8 @@ def _merge(nodes: Iterable[Node], shadows: Iterable[Shadow]) -> Iterator[Listed]
 
 def _is_due(shadow: Shadow, node: Node) -> bool:
     if shadow.before:
-        return shadow.before == node.name
-    return not node.is_input and node.trace_index >= shadow.position
+        return bool(shadow.before == node.name)
+    return bool(not node.is_input and node.trace_index >= shadow.position)
 
 
 def number_names(graph: Graph) -> dict[str, str]:
