@@ -34,7 +34,14 @@ from dpuforge.records.operator import OpKind
 
 ROOT = Path(dpuforge.emulator.__file__).parent
 # Made by capture and preparation from other kinds, or by no function of the vocabulary.
-MADE = {INPUT, "nndct_depthwise_conv2d", "nndct_depthwise_conv_transpose_2d", "nndct_reluk", "aten::mean"}
+MADE = {
+    INPUT,
+    "nndct_depthwise_conv2d",
+    "nndct_depthwise_conv_transpose_2d",
+    "nndct_reluk",
+    "aten::mean",
+    "nndct_const",
+}
 
 
 def test_every_kind_that_capture_names_has_a_row() -> None:

@@ -109,7 +109,7 @@ class Pieces(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 16, 3, padding="same")
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
         self.grouped = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=2)
         self.up = nn.ConvTranspose2d(16, 8, 3, stride=2, padding=1, output_padding=1, groups=2)
         self.shuffle = nn.PixelShuffle(2)

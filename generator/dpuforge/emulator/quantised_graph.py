@@ -123,9 +123,7 @@ class QuantisedGraph:
         returned = self.rule("activation", self.graph.nodes[-1]).config.datatype
         inputs: dict[str, list[str]] = {}
         if returned != "int":
-            inputs[f"{self.graph.name}::nndct_return_{len(self.graph.nodes)}"] = [
-                returned for _ in self.graph.output_refs
-            ]
+            inputs[names[f"{self.graph.name}::return_0"]] = [returned for _ in self.graph.output_refs]
         inputs.update({names[name]: [_type(step) for step in row] for name, row in self.steps.input.items()})
         return {
             "param": {key: [_type(step)] for key, step in self.steps.param.items()},

@@ -95,6 +95,11 @@ def lower_permute(builder: Builder, node: Node) -> None:
     builder.finish(node, name, Layout.NATIVE)
 
 
+def lower_same(builder: Builder, node: Node) -> None:
+    """Lower what changes nothing to nothing: contiguous, detach, a cast to the same type."""
+    builder.alias(node, builder.operand(node.inputs[0]))
+
+
 def lower_resize(builder: Builder, node: Node) -> None:
     """Lower nearest and bilinear resizes; other modes are custom."""
     modes = {"nearest": "NEAREST", "bilinear": "BILINEAR"}
@@ -180,6 +185,14 @@ def lower_strided_slice(builder: Builder, node: Node) -> None:
     name = _slice_op(builder, node, node.name, parts, tuple(node.shape))
     native = any(isinstance(part, int) for part in parts)
     builder.finish(node, name, Layout.NATIVE if native else builder.operand(node.inputs[0]).layout)
+
+
+def lower_select(builder: Builder, node: Node) -> None:
+    """Lower one place of an axis, which goes."""
+    settings, rank = node.attributes, len(builder.operand(node.inputs[0]).dims)
+    parts: list[slice | int] = [slice(None)] * rank
+    parts[int(settings["dim"]) % rank] = int(builder.resolve(settings["index"]))
+    builder.finish(node, _slice_op(builder, node, node.name, parts, tuple(node.shape)), Layout.NATIVE)
 
 
 def lower_narrow(builder: Builder, node: Node) -> None:

@@ -19,6 +19,8 @@ from dpuforge.emulator.export.lower_moves import (
     lower_pixel_shuffle,
     lower_reshape,
     lower_resize,
+    lower_same,
+    lower_select,
     lower_split,
     lower_strided_slice,
 )
@@ -323,6 +325,16 @@ def _clamp(builder: Builder, node: Node) -> None:
         lower_custom(builder, node)
 
 
+def _const(builder: Builder, node: Node) -> None:
+    """Lower a number or buffer of arithmetic, behind its fix; its readers ask for the layout that they need."""
+    data = builder.quantised_constant(node)
+    data = data.reshape(1) if data.dim() == 0 else data
+    op = builder.make_const(node.name, data)
+    ops = [op]
+    builder.finish(node, op.name, Layout.NATIVE, ops)
+    builder.add_extras(*ops)
+
+
 LOWERINGS: Mapping[str, Lowering] = {
     "custom": lower_custom,
     "data": _input,
@@ -354,6 +366,10 @@ LOWERINGS: Mapping[str, Lowering] = {
     "strided_slice": lower_strided_slice,
     "narrow": lower_narrow,
     "split": lower_split,
+    "select": lower_select,
+    "same": lower_same,
+    "const": _const,
+    "rsub": lower_custom,
     "pixel-shuffle": partial(lower_pixel_shuffle, upscale=True),
     "pixel-unshuffle": partial(lower_pixel_shuffle, upscale=False),
 }

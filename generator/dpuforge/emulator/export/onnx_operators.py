@@ -346,7 +346,47 @@ def _matmul(builder: OnnxBuilder, node: Node) -> str:
     return builder.emit("MatMul", [builder.value(ref) for ref in node.inputs], node.name)
 
 
+def _constant(builder: OnnxBuilder, node: Node) -> str:
+    (param,) = node.call.args
+    return builder.constant(node.name, builder.graph.tensors[param.key].detach().cpu().numpy())
+
+
+def _rsub(builder: OnnxBuilder, node: Node) -> str:
+    first, second = (builder.value(ref) for ref in node.inputs)
+    return builder.emit("Sub", [second, first], node.name)
+
+
+def _select(builder: OnnxBuilder, node: Node) -> str:
+    place = builder.constant(f"{node.name}_index", int(node.attributes["index"]), np.int64)
+    return builder.emit("Gather", [_first(builder, node), place], node.name, axis=int(node.attributes["dim"]))
+
+
+def _index(builder: OnnxBuilder, node: Node) -> str:
+    given = node.attributes.get("index")
+    if not isinstance(given, (list, tuple)):
+        raise ExportError(f"{node.name}: an index tensor cannot be written to ONNX", "index with a list of integers")
+    places = builder.constant(f"{node.name}_index", [int(place) for place in given], np.int64)
+    return builder.emit("Gather", [_first(builder, node), places], node.name, axis=int(node.attributes["dim"]))
+
+
+def _expand(builder: OnnxBuilder, node: Node) -> str:
+    shape = builder.constant(f"{node.name}_shape", list(node.shape), np.int64)
+    return builder.emit("Expand", [_first(builder, node), shape], node.name)
+
+
+def _cast(builder: OnnxBuilder, node: Node) -> str:
+    return builder.emit("Cast", [_first(builder, node)], node.name, to=1)
+
+
 WRITERS: Mapping[str, Writer] = {
+    "same": _first,
+    **{op: one_operator(op) for op in ("Exp", "Sqrt", "Neg")},
+    "Constant": _constant,
+    "rsub": _rsub,
+    "select": _select,
+    "index": _index,
+    "Expand": _expand,
+    "Cast": _cast,
     **{op: one_operator(op) for op in ("Relu", "Sigmoid", "Tanh", "Elu", "Identity")},
     **{op: _arithmetic(op) for op in ("Add", "Sub", "Mul", "Div")},
     **{op: _softmax(op) for op in ("Softmax", "LogSoftmax")},

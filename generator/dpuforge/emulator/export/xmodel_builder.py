@@ -254,13 +254,18 @@ class Builder:
     def same_layout(self, refs: Iterable[Ref]) -> tuple[list[Operand], Layout]:
         """Return operands in one layout: channels last if one of them is, and all are images."""
         found = [self.operand(ref) for ref in refs]
-        images = all(len(operand.dims) == 4 for operand in found)
+        images = all(len(operand.dims) == 4 or operand.dims == (1,) for operand in found)
         layout = Layout.NHWC if images and any(o.layout is Layout.NHWC for o in found) else Layout.NATIVE
         return [self.operand(ref, layout) for ref in refs], layout
 
     def resolve(self, value: Any) -> Any:
         """Return an integer that may depend on the batch."""
         return value.resolve(self.graph.batch) if isinstance(value, BatchSize) else value
+
+    def quantised_constant(self, node: Node) -> torch.Tensor:
+        """Return the value of a constant's node."""
+        (param,) = node.call.args
+        return self.graph.tensors[param.key].detach().to(torch.float32)
 
     def constant(self, value: Any) -> torch.Tensor:
         """Return a constant operand as a tensor."""

@@ -22,8 +22,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from dpuforge.emulator.arithmetic.operations import OutOfPlace
 from dpuforge.emulator.graph.describe import describe_call, expand_splits
-from dpuforge.emulator.graph.kinds import INPUT, Group
+from dpuforge.emulator.graph.expansions import EXPANSIONS, split_index
+from dpuforge.emulator.graph.kinds import INPUT, SHAPE, Group
 from dpuforge.emulator.graph.nodes import BatchSize, Call, Graph, Node, Param, Ref, leaves, map_template
+from dpuforge.emulator.graph.shadows import Shadow, TracedInt
 from dpuforge.emulator.graph.vocabulary import NUMBERED, TWICE_NAMED, UNNAMED, base_name
 from dpuforge.errors import UsageError
 
@@ -122,9 +124,12 @@ class _Recorder(TorchFunctionMode):
         self.network = type(twin or module).__name__
         self.nodes: list[Node] = []
         self.tensors: dict[str, torch.Tensor] = {}
+        self.trained: list[str] = []  # keys of parameters, as opposed to buffers and constants
         self.results: dict[str, Any] = {}  # of the nodes that depend on no input
         self.outputs: Any = None
         self.frozen: list[str] = []
+        self.shadows: list[Shadow] = []
+        self._reading: list[str] = []  # shadows whose integers the call at hand has read
         self._refs: Any = WeakTensorKeyDictionary()
         self._paths = {id(part): path for path, part in (twin or module).named_modules()}
         self._stack: list[tuple[str, str]] = []
@@ -138,6 +143,8 @@ class _Recorder(TorchFunctionMode):
             key = f"{self.network}::{path}"
             self.tensors[key] = tensor.detach()
             self._refs[tensor] = Param(key)
+            if isinstance(tensor, nn.Parameter):
+                self.trained.append(key)
 
     def _add_inputs(self, tensors: list[torch.Tensor]) -> int:
         for position, tensor in enumerate(tensors):
@@ -152,7 +159,8 @@ class _Recorder(TorchFunctionMode):
     def graph(self, nodes: Sequence[Node]) -> Graph:
         """Return what was recorded, with these nodes."""
         frozen = tuple(dict.fromkeys(self.frozen))
-        return Graph(self.network, tuple(nodes), self.outputs, self.tensors, self.batch, frozen)
+        rest = (frozen, tuple(self.shadows), frozenset(self.trained))
+        return Graph(self.network, tuple(nodes), self.outputs, self.tensors, self.batch, *rest)
 
     def enter(self, module: nn.Module, _: Any) -> None:
         """Note that a submodule starts."""
@@ -174,6 +182,9 @@ class _Recorder(TorchFunctionMode):
 
     def template(self, leaf: Any) -> Any:
         """Return what stands for a value in a call template."""
+        if isinstance(leaf, TracedInt):
+            self._reading.append(leaf.shadow)
+            return int(leaf)
         if not isinstance(leaf, torch.Tensor):
             return leaf
         known = self._refs.get(leaf)
@@ -189,19 +200,63 @@ class _Recorder(TorchFunctionMode):
         """Run the call and record it when it makes or changes a tensor."""
         kwargs = kwargs or {}
         name, inplace = base_name(function)
-        template = None
-        if name in _READS and args and isinstance(self._refs.get(args[0]), Ref):
-            self.frozen.append(_user_line(2))
+        if args and isinstance(args[0], torch.Tensor) and isinstance(self._refs.get(args[0]), Ref):
+            if name in _READS and not (name in _CASTS and getattr(function, "__name__", "") == name):
+                self.frozen.append(_user_line(2))
+            elif name in _SIZES:
+                return self._trace_sizes(function(*args, **kwargs), args[0], args[1] if len(args) > 1 else None)
+            elif name in EXPANSIONS:
+                return EXPANSIONS[name](self._run, *args, **kwargs)
+            elif name == "getitem":
+                return self._take(*args)
+        return self._run_named(name, inplace, function, args, kwargs)
+
+    def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run and record one call of an expansion."""
+        return self._run_named(*base_name(function), function, args, kwargs)
+
+    def _run_named(self, name: str, inplace: bool, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        template, self._reading = None, []
         if name not in _QUERIES:
             template = (map_template(tuple(args), self.template), map_template(dict(kwargs), self.template))
         result = function(*args, **kwargs)
-        if template is not None:
-            if name == "setitem":
-                self._append(_assign_item, name, template, args[0], inplace=True)
-            elif any(isinstance(leaf, torch.Tensor) for leaf in leaves(result)):
-                inplace = inplace or bool(kwargs.get("inplace"))
-                self._append(function, name, template, result, inplace)
+        if template is None:
+            return result
+        if name in _CASTS and isinstance(result, torch.Tensor) and args and isinstance(args[0], torch.Tensor):
+            name = "to" if result.dtype == args[0].dtype else "convert"
+        if function is torch.norm:
+            name = "frobenius_norm"
+        if name == "setitem":
+            self._append(_assign_item, name, template, args[0], inplace=True)
+        elif args and result is args[0] and name in _IDENTITIES and name not in UNNAMED and not inplace:
+            result = args[0].view_as(args[0])  # a tensor of its own: later readers of the argument read the argument
+            self._append(same_values, name, ((template[0][0],), {}), result, inplace=False)
+        elif any(isinstance(leaf, torch.Tensor) for leaf in leaves(result)):
+            self._append(function, name, template, result, inplace or bool(kwargs.get("inplace")))
         return result
+
+    def _take(self, values: torch.Tensor, index: Any) -> Any:
+        """Record x[index] as the operators that the real tool makes of it."""
+        steps = split_index(values.dim(), index)
+        if steps is None:
+            return self._run(torch.Tensor.__getitem__, values, index)
+        for function, rest in steps:
+            values = self._run(function, values, *rest)
+        return values
+
+    def _note(self, kind: str, inputs: tuple[str, ...]) -> str:
+        name = f"{self.network}::shadow_{len(self.shadows)}"
+        self.shadows.append(Shadow(name, kind, inputs, len(self.nodes) + 2))
+        return name
+
+    def _trace_sizes(self, sizes: Any, values: torch.Tensor, dim: Any) -> Any:
+        """Return the sizes of a value as integers that remember where they came from."""
+        source = self._refs[values].node
+
+        def trace(size: int) -> TracedInt:
+            return TracedInt.make(size, self._note(SHAPE, (source,)), self._note)
+
+        return trace(int(sizes)) if isinstance(sizes, int) else torch.Size([trace(size) for size in sizes])
 
     def _append(self, function: Any, name: str, template: tuple[Any, Any], result: Any, inplace: bool) -> None:
         args, kwargs = template
@@ -212,12 +267,13 @@ class _Recorder(TorchFunctionMode):
         elif inplace and function is not _assign_item:
             function = OutOfPlace(function)
         tensors = [leaf for leaf in leaves(result) if isinstance(leaf, torch.Tensor)]
-        if not inplace and name in _IDENTITIES and self._refs.get(tensors[0]) is not None:
+        if not inplace and name in UNNAMED and self._refs.get(tensors[0]) is not None:
             return
         label = self._label(name, inplace)
         shapes = tuple(tuple(tensor.shape) for tensor in tensors)
         floating = tensors[0].is_floating_point()
         node = Node(label, "", Call(function, args, kwargs), shape=shapes[0], shapes=shapes, floating=floating)
+        node = replace(node, inplace=inplace, shadow_inputs=tuple(self._reading))
         node = describe_call(node, name, self.tensors, self.nodes)
         path, kind = self._stack[-1] if self._stack else ("", self.network)
         node = replace(node, module_path=path, module_type=kind, source=_user_line(), trace_index=len(self.nodes) + 2)
@@ -251,11 +307,18 @@ _QUERIES = frozenset({
 })  # fmt: skip
 # Calls that turn a tensor's value into a Python number.
 _READS = frozenset({"bool", "int", "float", "index", "item", "tolist", "numpy", "equal", "allclose", "is_nonzero"})
+_CASTS = frozenset({"to", "float", "half", "double", "bool", "int", "long", "type", "cpu", "bfloat16"})
+_SIZES = frozenset({"shape", "size"})
 # Calls that may hand back the very tensor they were given.
-_IDENTITIES = frozenset({"contiguous", "to", "float", "detach", "type_as", "dropout", "dropout2d", "type", "cpu"})
+_IDENTITIES = frozenset({"contiguous", "to", "detach", "type_as"})
 
 # The same arithmetic without writing into the first argument.
 _PURE: Mapping[str, Callable[..., Any]] = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "relu": torch.relu}
+
+
+def same_values(values: torch.Tensor) -> torch.Tensor:
+    """Return the values as they are: a cast to the type they have, a contiguous() of what is contiguous."""
+    return values
 
 
 def _take_input(position: int) -> Any:
@@ -354,6 +417,7 @@ def _name_last(recorder: _Recorder) -> list[Node]:
         return Ref(new, leaf.index) if isinstance(leaf, Ref) and leaf.node == old else leaf
 
     recorder.outputs = map_template(recorder.outputs, visit)
+    recorder.shadows = [shadow.renamed({old: new}) for shadow in recorder.shadows]
     if old in recorder.results:
         recorder.results[new] = recorder.results.pop(old)
     nodes = []

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from dpuforge.emulator.graph.kinds import Group, traits_of
+from dpuforge.emulator.graph.kinds import SHAPE, Group, traits_of
 from dpuforge.emulator.graph.nodes import Call, Graph, Node, Param, Ref, Shape, leaves, map_template
+from dpuforge.emulator.graph.shadows import Shadow
 from dpuforge.emulator.graph.vocabulary import FUNCTIONS
 
 Bound = dict[str, Any]
@@ -72,6 +73,7 @@ def _describe_convolution(node: Node, bound: Bound, tensors: Mapping[str, torch.
         padding = tuple(extra // 2 for extra in total) if all(extra % 2 == 0 for extra in total) else "same"
     attributes = {
         "kernel": kernel,
+        "given_padding": bound["padding"],
         "stride": spread(bound["stride"], rank),
         "padding": padding if padding == "same" else spread(0 if padding == "valid" else padding, rank),
         "dilation": dilation,
@@ -196,6 +198,7 @@ REFINEMENTS: Mapping[str, Refinement] = {
 def expand_splits(graph: Graph) -> Graph:
     """Replace each chunk and split along a dimension other than the batch by one slice per part, as the tool does."""
     parts: dict[Ref, Ref] = {}
+    shadows = list(graph.shadows)
 
     def visit(leaf: Any) -> Any:
         return parts.get(leaf, leaf) if isinstance(leaf, Ref) else leaf
@@ -204,9 +207,18 @@ def expand_splits(graph: Graph) -> Graph:
     for node in graph.nodes:
         node = replace(node, call=node.call.rewrite(visit), inputs=tuple(visit(ref) for ref in node.inputs))
         slices = _slices(node) if node.traits.group is Group.SPLIT else ()
+        if slices and not isinstance(node.attributes.get("split_size"), (list, tuple)):
+            slices = (*slices[:-1], _end_with_size(slices[-1], shadows))
         parts.update({Ref(node.name, index): Ref(part.name) for index, part in enumerate(slices)})
         nodes.extend(slices or (node,))
-    return replace(graph, nodes=tuple(nodes), outputs=map_template(graph.outputs, visit))
+    return replace(graph, nodes=tuple(nodes), outputs=map_template(graph.outputs, visit), shadows=tuple(shadows))
+
+
+def _end_with_size(last: Node, shadows: list[Shadow]) -> Node:
+    """Note the size that the last part ends with: a node of the real tool's graph."""
+    name = f"{last.name}_size"
+    shadows.append(Shadow(name, SHAPE, (last.inputs[0].node,), last.trace_index, before=last.name))
+    return replace(last, shadow_inputs=(name,))
 
 
 def _slices(node: Node) -> tuple[Node, ...]:

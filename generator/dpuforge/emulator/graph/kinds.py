@@ -13,6 +13,7 @@ A row's words name what the rooms do with it; each room keeps a table from such 
 | integer | its form on integers; "" computes in float | integer/integer_forms.py, BUILDERS |
 | xmodel | its lowering, named after the XIR op | export/lower_operators.py, LOWERINGS |
 | onnx | its writer, named after the ONNX operator; "" is refused | export/onnx_operators.py, WRITERS |
+| tool | its type in the real tool's files, where that is another | listing.py |
 | facts | what exactness, calibration and equalisation may rely on | |
 
 Which torch function makes which kind stands in vocabulary.py. A kind without a row is an opaque float operator.
@@ -34,6 +35,8 @@ class Group(Enum):
     CONVOLUTION = "convolution"
     TRANSPOSED = "transposed convolution"
     DENSE = "dense"
+    DENSE_OF_TWO = "product of two matrices"
+    CONSTANT = "constant"
     NORMALISATION = "normalisation"
     ACTIVATION = "activation"
     ARITHMETIC = "arithmetic of two values"
@@ -81,6 +84,7 @@ class Traits:
     integer: str = ""
     xmodel: str = "custom"
     onnx: str = ""
+    tool: str = ""
     facts: Fact = Fact.NONE
 
     @property
@@ -96,10 +100,31 @@ class Traits:
     @property
     def parametric(self) -> bool:
         """Whether it has parameters that are quantised."""
-        return self.weighted or (self.group is Group.NORMALISATION and self.point is Point.OWN)
+        return self.weighted or (self.group in (Group.NORMALISATION, Group.ACTIVATION) and self.point is Point.OWN)
 
 
-INPUT = "nndct_input"
+INPUT, CONST, SHAPE = "nndct_input", "nndct_const", "nndct_shape"
+# What arithmetic on the integers of a shape is in the real tool's graph.
+INTEGER_KINDS = {
+    "add": "nndct_elemwise_add",
+    "sub": "nndct_elementwise_sub",
+    "rsub": "nndct_rsub",
+    "mul": "nndct_elemwise_mul",
+    "floordiv": "nndct_floor_divide",
+}
+# Types of the real tool for operators that are opaque here, and for calls that write into their argument.
+OPAQUE_TYPES = {
+    "aten::floor": "nndct_floor",
+    "aten::ceil": "nndct_ceil",
+    "aten::equal": "nndct_equal",
+    "aten::argmax": "nndct_argmax_no_dim",
+    "aten::grid_sample": "nndct_grid_sample",
+    "aten::new_zeros": "nndct_zeros",
+    "aten::logsigmoid": "aten::log_sigmoid",
+    "aten::unfold": "aten::im2col",
+    "aten::conv2d": "aten::_convolution",
+}
+INPLACE_TYPES = {"nndct_elemwise_mul": "aten::mul_", "nndct_clamp": "aten::clamp_"}
 OPAQUE = Traits()
 
 _EXACT = Fact.COMMUTES | Fact.KEEPS_SIGN
@@ -110,6 +135,7 @@ _CONVOLUTION_2D = replace(_CONVOLUTION, integer="convolution", facts=Fact.NEW_TE
 _TRANSPOSED = replace(_CONVOLUTION, group=Group.TRANSPOSED, onnx="ConvTranspose")
 _LIMIT = Traits(Group.ACTIVATION, Point.JOINS, integer="clamp", xmodel="clamp", onnx="Clip", facts=Fact.COMMUTES)
 _RELU = replace(_LIMIT, facts=Fact.COMMUTES | Fact.NOT_NEGATIVE)
+_NORM = Traits(Group.NORMALISATION, Point.OWN)
 _GATE = Traits(Group.ACTIVATION, integer="table")
 _ARITHMETIC = Traits(Group.ARITHMETIC, Point.OWN, describe="arithmetic", facts=Fact.NEW_TENSOR)
 _MAX_POOL = Traits(Group.POOL, Point.OWN, describe="pool", onnx="MaxPool")
@@ -125,6 +151,7 @@ _MEAN = Traits(
 _MOVE = Traits(Group.MOVE, Point.MOVES, integer="move", facts=_EXACT)
 _RESHAPE = replace(_MOVE, neutral=OpKind.RESHAPE, xmodel="reshape", onnx="Reshape")
 _SPLIT = replace(_MOVE, group=Group.SPLIT, neutral=OpKind.SLICE, xmodel="split", onnx="Split")
+_SAME = replace(_MOVE, neutral=OpKind.IDENTITY, xmodel="same", onnx="same")
 _DROPPED = Traits(Group.MOVE, Point.DROPPED, OpKind.IDENTITY)
 
 KINDS: dict[str, Traits] = {
@@ -163,9 +190,9 @@ KINDS: dict[str, Traits] = {
         onnx="scale",
         facts=Fact.NEW_TENSOR,
     ),
-    "nndct_layer_norm": Traits(Group.NORMALISATION, onnx="LayerNormalization"),
-    "nndct_group_norm": Traits(Group.NORMALISATION),
-    "nndct_instance_norm": Traits(Group.NORMALISATION),
+    "nndct_layer_norm": replace(_NORM, onnx="LayerNormalization"),
+    "nndct_group_norm": _NORM,
+    "nndct_instance_norm": _NORM,
     # -- activations -------------------------------------------------------------------------------------------------
     "nndct_relu": replace(
         _RELU,
@@ -178,7 +205,7 @@ KINDS: dict[str, Traits] = {
     "nndct_relu6": replace(_RELU, neutral=OpKind.RELU6, integer="relu6", xmodel="relu6", onnx="relu6"),
     "nndct_reluk": replace(_RELU, integer="", xmodel="custom", onnx="relu6", facts=_RELU.facts | Fact.SCALES),
     "nndct_hardtanh": replace(_LIMIT, describe="clamp"),
-    "nndct_clamp": replace(_LIMIT, describe="clamp"),
+    "nndct_clamp": replace(_LIMIT, point=Point.FLOAT, describe="clamp"),
     "nndct_leaky_relu": Traits(
         Group.ACTIVATION,
         Point.JOINS,
@@ -188,7 +215,7 @@ KINDS: dict[str, Traits] = {
         xmodel="leaky-relu",
         onnx="LeakyRelu",
     ),
-    "nndct_prelu": Traits(Group.ACTIVATION, Point.JOINS, OpKind.PRELU, xmodel="prelu", onnx="PRelu"),
+    "nndct_prelu": Traits(Group.ACTIVATION, Point.OWN, OpKind.PRELU, xmodel="prelu", onnx="PRelu"),
     "nndct_hsigmoid": Traits(
         Group.ACTIVATION,
         Point.OWN,
@@ -212,21 +239,32 @@ KINDS: dict[str, Traits] = {
     ),
     "nndct_sigmoid": replace(_GATE, neutral=OpKind.SIGMOID, xmodel="sigmoid", onnx="Sigmoid"),
     "nndct_tanh": replace(_GATE, neutral=OpKind.TANH, xmodel="tanh", onnx="Tanh"),
-    "nndct_gelu": replace(_GATE, neutral=OpKind.GELU, xmodel="gelu", onnx="gelu"),
-    "nndct_silu": replace(_GATE, neutral=OpKind.SILU, onnx="silu"),
-    "nndct_mish": _GATE,
-    "nndct_elu": replace(_GATE, onnx="Elu"),
+    "nndct_gelu": replace(
+        _GATE, point=Point.OWN, neutral=OpKind.GELU, xmodel="gelu", onnx="gelu", tool="nndct_GELU"
+    ),
+    "nndct_silu": replace(_GATE, neutral=OpKind.SILU, onnx="silu", tool="aten::silu"),
+    "nndct_mish": replace(_GATE, point=Point.OWN),
+    "nndct_elu": replace(_GATE, onnx="Elu", tool="aten::elu"),
+    "nndct_elemwise_exp": replace(_GATE, onnx="Exp"),
+    "nndct_sqrt": Traits(Group.ACTIVATION, Point.OWN, onnx="Sqrt"),
+    "nndct_neg": replace(_GATE, onnx="Neg"),
     "nndct_softmax": Traits(Group.ACTIVATION, Point.OWN, OpKind.SOFTMAX, xmodel="softmax", onnx="Softmax"),
     "nndct_log_softmax": Traits(Group.ACTIVATION, onnx="LogSoftmax"),
     # -- arithmetic --------------------------------------------------------------------------------------------------
     "nndct_elemwise_add": replace(
         _ARITHMETIC, neutral=OpKind.ADD, align="add", integer="add", xmodel="add", onnx="Add"
     ),
-    "nndct_elementwise_sub": replace(_ARITHMETIC, xmodel="sub", onnx="Sub"),
+    "nndct_elementwise_sub": replace(_ARITHMETIC, integer="scalar", xmodel="sub", onnx="Sub"),
     "nndct_elemwise_mul": replace(_ARITHMETIC, neutral=OpKind.MUL, integer="multiply", xmodel="mul", onnx="Mul"),
-    "nndct_elemwise_div": Traits(Group.ARITHMETIC, describe="arithmetic", xmodel="div", onnx="Div"),
-    "nndct_matmul": Traits(onnx="MatMul"),
-    "nndct_bmm": Traits(onnx="MatMul"),
+    "nndct_elemwise_div": replace(_ARITHMETIC, integer="scalar", xmodel="div", onnx="Div"),
+    "nndct_rsub": replace(_ARITHMETIC, integer="scalar", xmodel="rsub", onnx="rsub"),
+    "nndct_floor_divide": Traits(Group.ARITHMETIC, describe="arithmetic"),
+    "nndct_remainder": Traits(Group.ARITHMETIC, describe="arithmetic", tool="aten::remainder"),
+    "nndct_matmul": Traits(Group.DENSE_OF_TWO, Point.OWN, onnx="MatMul"),
+    "nndct_bmm": Traits(Group.DENSE_OF_TWO, Point.OWN, onnx="MatMul", tool="nndct_matmul"),
+    "nndct_sum": Traits(Group.OTHER, Point.OWN),
+    "nndct_normalize": Traits(),
+    CONST: Traits(Group.CONSTANT, integer="constant", xmodel="const", onnx="Constant"),
     # -- pools -------------------------------------------------------------------------------------------------------
     "nndct_maxpool": replace(
         _MAX_POOL,
@@ -238,7 +276,9 @@ KINDS: dict[str, Traits] = {
     ),
     "nndct_maxpool1d": _MAX_POOL,
     "nndct_maxpool3d": replace(_MAX_POOL, point=Point.FLOAT),
-    "nndct_adaptive_max_pool2d": Traits(Group.POOL, neutral=OpKind.MAX_POOL, describe="adaptive_pool"),
+    "nndct_adaptive_max_pool2d": Traits(
+        Group.POOL, neutral=OpKind.MAX_POOL, describe="adaptive_pool", tool="aten::adaptive_max_pool2d"
+    ),
     "nndct_avgpool": replace(_MEAN, describe="pool", dpu="average_pool", facts=_MEAN.facts | Fact.NEW_TENSOR),
     "nndct_adaptive_avg_pool2d": replace(_MEAN, describe="adaptive_pool", dpu="adaptive_average_pool"),
     "aten::mean": Traits(Group.POOL, neutral=OpKind.AVERAGE_POOL, onnx="ReduceMean", facts=Fact.ANY_LAYOUT),
@@ -268,24 +308,32 @@ KINDS: dict[str, Traits] = {
     "nndct_strided_slice": replace(
         _MOVE, neutral=OpKind.SLICE, adjust="copy_input", xmodel="strided_slice", onnx="Slice"
     ),
-    "nndct_narrow": replace(_MOVE, xmodel="narrow", onnx="narrow"),
+    "nndct_select": replace(_MOVE, neutral=OpKind.SLICE, xmodel="select", onnx="select"),
+    "nndct_index": replace(_MOVE, neutral=OpKind.SLICE, onnx="index"),
+    "nndct_narrow": replace(_MOVE, xmodel="narrow", onnx="narrow", tool="aten::narrow"),
     "nndct_chunk": _SPLIT,
     "nndct_split": _SPLIT,
-    "nndct_unbind": _MOVE,
+    "nndct_unbind": replace(_MOVE, tool="aten::unbind"),
     "nndct_pixel_shuffle": replace(
         _MOVE, neutral=OpKind.PIXEL_SHUFFLE, xmodel="pixel-shuffle", onnx="DepthToSpace"
     ),
-    "nndct_pixel_unshuffle": replace(_MOVE, neutral=OpKind.PIXEL_SHUFFLE, xmodel="pixel-unshuffle"),
-    "nndct_channel_shuffle": _MOVE,
-    "nndct_clone": replace(_MOVE, neutral=OpKind.IDENTITY, onnx="Identity"),
-    "nndct_expand": _MOVE,
+    "nndct_pixel_unshuffle": replace(
+        _MOVE, point=Point.FLOAT, neutral=OpKind.PIXEL_SHUFFLE, xmodel="pixel-unshuffle"
+    ),
+    "nndct_channel_shuffle": replace(_MOVE, tool="aten::channel_shuffle"),
+    "nndct_clone": replace(_MOVE, neutral=OpKind.IDENTITY, onnx="Identity", tool="aten::clone"),
+    "nndct_expand": replace(_MOVE, onnx="Expand"),
+    "nndct_expand_as": Traits(Group.MOVE, onnx="Expand"),
+    "nndct_repeat": Traits(Group.MOVE),
+    "nndct_convert": Traits(tool="nndct_cast", onnx="Cast"),
     "nndct_pad_nd": Traits(Group.MOVE, neutral=OpKind.PAD, adjust="copy_input", xmodel="pad", onnx="Pad"),
     "nndct_resize": Traits(
         Group.MOVE, Point.OWN, OpKind.RESIZE, describe="resize", adjust="resize", xmodel="resize", onnx="Resize"
     ),
     "nndct_dropout": _DROPPED,
-    "nndct_contiguous": _DROPPED,
-    "nndct_detach": _DROPPED,
+    "nndct_contiguous": _SAME,
+    "nndct_detach": _SAME,
+    "nndct_cast": _SAME,
 }  # fmt: skip
 
 

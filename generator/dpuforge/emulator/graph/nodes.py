@@ -41,6 +41,8 @@ from typing import Any
 import torch
 
 from dpuforge.emulator.graph.kinds import INPUT, Group, Point, Traits, traits_of
+from dpuforge.emulator.graph.listing import number_names, watched_nodes
+from dpuforge.emulator.graph.shadows import Shadow
 
 Shape = tuple[int, ...]
 
@@ -91,7 +93,8 @@ class Node:
 
     shape is that of the (first) result; shapes lists them all where the value is a tuple. floating is False for
     integer and boolean results, which are never quantised; in_scope for what lies outside the stubs that delimit
-    quantisation.
+    quantisation. inplace: the user's call wrote into its argument.
+    shadow_inputs: the shapes and integers (Graph.shadows) that the call reads in the real tool's graph.
     """
 
     name: str
@@ -108,6 +111,8 @@ class Node:
     trace_index: int = 0
     floating: bool = True
     in_scope: bool = True
+    inplace: bool = False
+    shadow_inputs: tuple[str, ...] = ()
 
     @property
     def traits(self) -> Traits:
@@ -172,6 +177,7 @@ class Graph:
     """A captured network: nodes in execution order and the tensors they use.
 
     frozen: lines where Python read a tensor's value, so that what followed holds for the example inputs only.
+    shadows: nodes of the real tool's graph that compute nothing here. trained: keys of tensors that are parameters.
     """
 
     name: str
@@ -180,6 +186,8 @@ class Graph:
     tensors: Mapping[str, torch.Tensor]
     batch: int = 1
     frozen: tuple[str, ...] = ()
+    shadows: tuple[Shadow, ...] = ()
+    trained: frozenset[str] = frozenset()
 
     def __getitem__(self, name: str) -> Node:
         return self.index[name]
@@ -214,6 +222,10 @@ class Graph:
             found[name].append("return")
         return found
 
+    def watched(self) -> frozenset[str]:
+        """Return the nodes whose shape the network reads: in the real tool's graph that is one more reader."""
+        return watched_nodes(self)
+
     def replace_nodes(self, nodes: Iterable[Node]) -> Graph:
         """Return the graph with other nodes and the same tensors."""
         return replace(self, nodes=tuple(nodes))
@@ -231,7 +243,9 @@ class Graph:
             for node in self.nodes
             if node.name not in substitutes
         )
-        return replace(self, nodes=nodes, outputs=map_template(self.outputs, visit))
+        gone = {name: visit(Ref(name)).node for name in substitutes}
+        shadows = tuple(shadow.renamed(gone) for shadow in self.shadows)
+        return replace(self, nodes=nodes, outputs=map_template(self.outputs, visit), shadows=shadows)
 
     def renamed(self, names: Mapping[str, str]) -> Graph:
         """Return the graph with some nodes under other names."""
@@ -248,7 +262,8 @@ class Graph:
             )
             for node in self.nodes
         )
-        return replace(self, nodes=nodes, outputs=map_template(self.outputs, visit))
+        shadows = tuple(shadow.renamed(names) for shadow in self.shadows)
+        return replace(self, nodes=nodes, outputs=map_template(self.outputs, visit), shadows=shadows)
 
     def without_dead(self) -> Graph:
         """Return the graph without nodes whose values reach no output; inputs stay."""
@@ -259,9 +274,5 @@ class Graph:
         return self.replace_nodes(node for node in self.nodes if node.name in alive or node.is_input)
 
     def normalised_names(self) -> dict[str, str]:
-        """Return quant_info.json's name per node, "<Net>::nndct_<type>_<index>", and the return node's."""
-        names = {}
-        for position, node in enumerate(self.nodes):
-            kind = node.kind if "::" not in node.kind else node.kind.replace("::", "_")
-            names[node.name] = f"{self.name}::{kind}_{position}"
-        return names
+        """Return quant_info.json's name per node, "<Net>::nndct_<type>_<number>", and the return node's."""
+        return number_names(self)

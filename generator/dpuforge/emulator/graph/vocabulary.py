@@ -20,6 +20,8 @@ ALIASES: Mapping[str, str] = {
     "iadd": "add", "radd": "add", "isub": "sub", "imul": "mul", "rmul": "mul", "multiply": "mul", "subtract": "sub",
     "truediv": "div", "itruediv": "div", "divide": "div", "true_divide": "div", "concat": "cat", "concatenate": "cat",
     "hardswish": "hardswish", "upsample": "interpolate", "swapaxes": "transpose", "neg": "neg", "clip": "clamp",
+    "clamp_min": "clamp",
+    "floordiv": "floor_divide", "mod": "remainder", "eq": "equal",
     "view_copy": "view", "get": "data", "leaky_relu": "leaky_relu", "bn": "batch_norm",
 }  # fmt: skip
 
@@ -97,6 +99,15 @@ FUNCTIONS: dict[str, Row] = {
     "sub": known_function("elementwise_sub", "input other"),
     "mul": known_function("elemwise_mul", "input other"),
     "div": known_function("elemwise_div", "input other"),
+    "rsub": known_function("rsub", "input other"),
+    "floor_divide": known_function("floor_divide", "input other"),
+    "remainder": known_function("remainder", "input other"),
+    "exp": known_function("elemwise_exp", "input"),
+    "sqrt": known_function("sqrt", "input"),
+    "neg": known_function("neg", "input"),
+    "sum": known_function("sum", "input dim=None keepdim=False dtype=None"),
+    "norm": known_function("normalize", "input p=2 dim=None keepdim=False"),
+    "vector_norm": known_function("normalize", "input p=2 dim=None keepdim=False"),
     "matmul": known_function("matmul", "input other"),
     "bmm": known_function("bmm", "input other"),
     "cat": known_function("concat", "tensors dim=0"),
@@ -121,6 +132,7 @@ FUNCTIONS: dict[str, Row] = {
     "squeeze": known_function("squeeze", "input dim=None"),
     "unsqueeze": known_function("unsqueeze", "input dim"),
     "contiguous": known_function("contiguous", "input"),
+    "to": known_function("cast", "input dtype=None"),
     "clone": known_function("clone", "input"),
     "detach": known_function("detach", "input"),
     "chunk": known_function("chunk", "input chunks dim=0"),
@@ -139,6 +151,11 @@ FUNCTIONS: dict[str, Row] = {
     "expand": known_function("expand", "input sizes"),
     "quant_stub": known_function("quant_stub", "input"),
     "dequant_stub": known_function("dequant_stub", "input"),
+    "expand_as": known_function("expand_as", "input other"),
+    "repeat": known_function("repeat", "input sizes"),
+    "select": known_function("select", "input dim index"),
+    "take_index": known_function("index", "input dim index"),
+    "convert": known_function("convert", "input dtype=None"),
 }
 
 # Values that the real tracer leaves numbered; all others are called "ret" (docs/quantizer.md, section 5).

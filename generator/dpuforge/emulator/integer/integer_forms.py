@@ -214,7 +214,7 @@ def _build_move(node: Node, place: Placement) -> Run | None:
 def _build_add(node: Node, place: Placement) -> Run | None:
     fixes, target = place.input_fix(node), place.target.get(node.name)
     if fixes is None or target is None or not _is_plain_pair(node, place):
-        return None
+        return _build_scalar(node, place)
     if exact.sum_width(fixes, target) is None:
         return None
     relu, (first, second) = _keep_relu(node, place), node.inputs
@@ -230,12 +230,12 @@ def _build_add(node: Node, place: Placement) -> Run | None:
 def _build_multiply(node: Node, place: Placement) -> Run | None:
     fixes, target = place.input_fix(node), place.target.get(node.name)
     if fixes is None or len(fixes) != 2 or target is None or not _is_plain_call(node) or len(node.shape) != 4:
-        return None
+        return _build_scalar(node, place)
     cut = sum(fixes) - target
     shapes = [_input_shape(ref, place) for ref in node.inputs]
     order = _broadcast_order(shapes, node.shape)
     if order is None or exact.product_width(cut) is None:
-        return None
+        return _build_scalar(node, place)
     first, second = node.inputs[order[0]], node.inputs[order[1]]
     place.fix[node.name] = target
     return lambda values, batch: Integers(
@@ -305,6 +305,47 @@ def _build_scale(node: Node, place: Placement) -> Run | None:
 
 
 # By the word in column `integer` of kinds.py.
+def _build_constant(node: Node, place: Placement) -> Run | None:
+    """A number or buffer is on its grid from the start."""
+    target = place.target.get(node.name)
+    if target is None:
+        return None
+    (param,) = node.call.args
+    held = Integers(exact.quantise_floats(place.source.tensors[param.key].float(), target), target)
+    place.fix[node.name] = target
+    return lambda values, batch: held
+
+
+def _build_scalar(node: Node, place: Placement) -> Run | None:
+    """Arithmetic with one number is a function of the other value: a table."""
+    graph = place.source.graph
+    scalar = [ref.node for ref in node.inputs if graph[ref.node].traits.integer == "constant"]
+    others = [ref for ref in node.inputs if ref.node not in scalar]
+    target = place.target.get(node.name)
+    if len(scalar) != 1 or len(others) != 1 or target is None or graph[scalar[0]].shape:
+        return None
+    (other,), name = others, scalar[0]
+    if name not in place.fix or other.node not in place.fix:
+        return None
+    value = place.source.tensors[graph[name].call.args[0].key].float()
+    number = exact.dequantise(exact.quantise_floats(value.reshape(1), place.fix[name]), place.fix[name]).reshape(())
+    every = (torch.arange(256, dtype=torch.float32) - exact.ZERO) * 2.0 ** -place.fix[other.node]
+    leaves = {Ref(name): number}
+
+    def tabulate(values: torch.Tensor) -> torch.Tensor:
+        args = map_template(
+            node.call.args, lambda leaf: leaves.get(leaf, values.clone()) if isinstance(leaf, Ref) else leaf
+        )
+        results = node.call.function(*args, **dict(node.call.kwargs))
+        return (quantise_integers(results, 8, target, Rounding.HALF_UP) + exact.ZERO).to(torch.uint8)
+
+    table = tabulate(every)
+    if not torch.equal(table, torch.cat([tabulate(one) for one in torch.split(every, 1)])):
+        return None
+    place.fix[node.name] = target
+    return lambda values, batch: Integers(exact.look_up(_read(values, other), table), target)
+
+
 BUILDERS: Mapping[str, Builder] = {
     "input": _build_input,
     "convolution": _build_convolution,
@@ -319,4 +360,6 @@ BUILDERS: Mapping[str, Builder] = {
     "add": _build_add,
     "multiply": _build_multiply,
     "table": _build_table,
+    "constant": _build_constant,
+    "scalar": _build_scalar,
 }

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dpuforge.emulator.graph.nodes import Graph
-from dpuforge.emulator.nndct.log import QUANTIZER_VERSION, fail
+from dpuforge.emulator.graph.listing import graph_digest
+from dpuforge.emulator.graph.nodes import Node
+from dpuforge.emulator.nndct.log import QUANTIZER_VERSION, fail, warn
+from dpuforge.emulator.prepare.constants import float_parameters
 from dpuforge.emulator.quantise.steps import CastStep, Step, read_step
 from dpuforge.emulator.quantised_graph import QuantisedGraph
 from dpuforge.quant_config import TensorConfig
@@ -30,7 +33,7 @@ def write_info(quantised: QuantisedGraph, folder: Path, fast_finetuned: bool = F
     names = quantised.graph.normalised_names()
     steps = quantised.steps
     tables = {
-        "param": {key: [step.as_json()] for key, step in steps.param.items() if not isinstance(step, CastStep)},
+        "param": _parameter_rows(quantised),
         "output": {
             names[name]: [step.as_json()] for name, step in steps.output.items() if not isinstance(step, CastStep)
         },
@@ -51,6 +54,19 @@ def write_info(quantised: QuantisedGraph, folder: Path, fast_finetuned: bool = F
     path = folder / INFO_FILE
     replace_text(path, _layout(tables, rest))
     return path
+
+
+def _parameter_rows(quantised: QuantisedGraph) -> dict[str, list[Any]]:
+    """Return the rows of table param in topological order; a parameter that stays in float has no fix position."""
+    steps, rows = quantised.steps.param, {}
+    for node in quantised.graph.nodes:
+        for key in (*node.parameters.values(), *float_parameters(node, quantised.graph)):
+            step = steps.get(key)
+            if key in quantised.graph.trained and step is None and not node.parameters:
+                rows[key] = [[8, None]]
+            elif step is not None and not isinstance(step, CastStep):
+                rows[key] = [step.as_json()]
+    return rows
 
 
 def _layout(tables: Mapping[str, Mapping[str, Any]], rest: Mapping[str, Any]) -> str:
@@ -98,26 +114,35 @@ def _plain(tensor: TensorConfig) -> dict[str, Any]:
     return {key: value for key, value in asdict(tensor).items() if key != "origin"}
 
 
-def graph_digest(graph: Graph) -> str:
-    """Return the md5 of the graph's names and edges."""
-    names = graph.normalised_names()
-    edges = [[names[node.name], [names[ref] for ref in node.input_names()]] for node in graph.nodes]
-    return hashlib.md5(json.dumps(edges).encode(), usedforsecurity=False).hexdigest()
-
-
 def write_bias(quantised: QuantisedGraph, folder: Path) -> Path:
-    """Write bias_corr.pth: bias corrections by node name."""
+    """Write bias_corr.pth as the real tool does: lists of floats by node name, None where there is no bias."""
     names = quantised.graph.normalised_names()
     table = {}
-    for node in quantised.graph.nodes:
-        key = node.parameters.get("bias", "")
-        if key in quantised.corrections:
-            table[names[node.name]] = quantised.corrections[key].cpu()
+    for node in _corrected_nodes(quantised):
+        correction = quantised.corrections.get(node.parameters.get("bias", ""))
+        table[names[node.name]] = None if correction is None else correction.cpu().tolist()
     path = folder / BIAS_FILE
     temporary = folder / f".{BIAS_FILE}.{os.getpid()}"
     torch.save(table, temporary)
     temporary.replace(path)
     return path
+
+
+def _load_table(path: Path) -> Any:
+    """Return what torch.save wrote: a dict of lists, tensors or numpy arrays; nothing of it is executed."""
+    from numpy import dtype, ndarray
+    from numpy.dtypes import Float32DType, Float64DType
+
+    newer = find_spec("numpy._core") is not None  # since numpy 2
+    rebuild = import_module("numpy._core.multiarray" if newer else "numpy.core.multiarray")._reconstruct
+    with torch.serialization.safe_globals([rebuild, ndarray, dtype, Float32DType, Float64DType]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _corrected_nodes(quantised: QuantisedGraph) -> list[Node]:
+    """Return the nodes of bias_corr.pth in its order: those of one dimension come last."""
+    nodes = [node for node in quantised.graph.nodes if node.traits.weighted]
+    return sorted(nodes, key=lambda node: len(node.attributes.get("kernel", ())) == 1)
 
 
 def read_bias(quantised: QuantisedGraph, folder: Path) -> None:
@@ -126,16 +151,18 @@ def read_bias(quantised: QuantisedGraph, folder: Path) -> None:
     if not path.is_file():
         text = "Bias correction result file does not exist. "
         raise fail("BIAS_CORRECTION", f"{text}Please check calibration with bias correction is done or not.", _REMEDY)
-    table = torch.load(path, map_location="cpu", weights_only=True)
+    table = _load_table(path)
     names = quantised.graph.normalised_names()
-    for node in quantised.graph.nodes:
-        name, key = names[node.name], node.parameters.get("bias", "")
-        if name not in table:
+    for node in _corrected_nodes(quantised):
+        key = node.parameters.get("bias")
+        if key is None:
             continue
-        if not key or table[name].shape != quantised.graph.tensors[key].shape:
+        bias, value = quantised.graph.tensors[key], table.get(names[node.name])
+        correction = None if value is None else torch.as_tensor(value, dtype=bias.dtype, device=bias.device)
+        if correction is None or correction.shape != bias.shape:
             text = "Bias correction file in quantization result directory does not match current model."
-            raise fail("BIAS_CORRECTION", text, _REMEDY)
-        quantised.corrections[key] = table[name].to(quantised.graph.tensors[key].device)
+            raise fail("BIAS_CORRECTION", text, f"{_REMEDY}; {names[node.name]} has none that fits")
+        quantised.corrections[key] = correction
 
 
 def read_info(quantised: QuantisedGraph, folder: Path) -> dict[str, Any]:
@@ -149,9 +176,10 @@ def read_info(quantised: QuantisedGraph, folder: Path) -> dict[str, Any]:
     _merge_types(info)
     expected = quantised.expected_names()
     known = {"param": expected["param"], "output": {names[name] for name in expected["output"]}}
+    _check_digest(info, quantised)
     for table in ("param", "output"):
         _check_names(set(info.get(table, {})), known[table])
-    quantised.steps.param = _read_table(info["param"], {})
+    quantised.steps.param = _read_table(info["param"], {key: key for key in expected["param"]})
     quantised.steps.output = _read_table(info["output"], back)
     quantised.steps.input = {
         back[name]: [read_step(row) for row in rows] for name, rows in info.get("input", {}).items() if name in back
@@ -167,19 +195,35 @@ def _merge_types(info: dict[str, Any]) -> None:
                 info.setdefault(table, {})[name] = [[kind] for kind in types]
 
 
+def _check_digest(info: Mapping[str, Any], quantised: QuantisedGraph) -> None:
+    """Refuse a calibration of another graph; a file without a digest is accepted, as the real tool does."""
+    found = info.get("graph_md5")
+    if found is not None and found != graph_digest(quantised.graph):
+        text = "The graph of the network is not the one that was calibrated."
+        raise fail("CALIB_RESULT_MISMATCH", text, f"{_REMEDY}; graph_md5 of {INFO_FILE} differs")
+
+
 def _check_names(found: set[str], expected: set[str]) -> None:
-    if found - expected or expected - found:
+    """Refuse a calibration that lacks a row; further rows are ignored, as by the real tool."""
+    if expected - found:
         text = (
             "Node name mismatch is found when   loading quantization steps of tensors.   Please make sure "
             "Vai_q_pytorch version and pytorch version for test mode   are the same as those in calibration "
             "(or QAT training) mode."
         )
-        strange = ", ".join(sorted(found ^ expected)[:4])
+        strange = ", ".join(sorted(expected - found)[:4])
         raise fail("CALIB_RESULT_MISMATCH", text, f"{_REMEDY}; these names differ: {strange}")
 
 
 def _read_table(rows: Mapping[str, Sequence[Sequence[Any]]], back: Mapping[str, str]) -> dict[str, Step]:
-    return {back.get(name, name): read_step(row[0]) for name, row in rows.items()}
+    """Return the steps of the rows that the network has; one without a fix position leaves its tensor in float."""
+    steps = {}
+    for name, row in rows.items():
+        if name in back and None in row[0]:
+            warn("TENSOR_NOT_QUANTIZED", f"Tensor {name} is not quantized: it has no fix position.")
+        elif name in back:
+            steps[back[name]] = read_step(row[0])
+    return steps
 
 
 def list_graph(quantised: QuantisedGraph) -> str:

@@ -29,7 +29,7 @@ def equalise_layers(graph: Graph) -> Graph:
 
 def _pairs(graph: Graph) -> Iterator[tuple[Node, Node, tuple[str, ...]]]:
     """Yield neighbouring convolutions and the limits (reluk) that lie between them."""
-    consumers = graph.consumers()
+    consumers, watched = graph.consumers(), graph.watched()
     for node in graph.nodes:
         if not node.traits.convolution:
             continue
@@ -37,7 +37,7 @@ def _pairs(graph: Graph) -> Iterator[tuple[Node, Node, tuple[str, ...]]]:
         limits: list[str] = []
         while True:
             readers = consumers[current.name]
-            if len(readers) != 1 or readers[0] == "return":
+            if len(readers) != 1 or readers[0] == "return" or current.name in watched:
                 break
             current = graph[readers[0]]
             if current.traits.convolution:

@@ -16,6 +16,7 @@ from dpuforge.emulator.arithmetic import operations
 from dpuforge.emulator.arithmetic.fake_quantise import average_pool_coefficient, square_root
 from dpuforge.emulator.graph.kinds import Group, Point
 from dpuforge.emulator.graph.nodes import Call, Graph, Node, Param, Ref
+from dpuforge.emulator.prepare.constants import place_constants
 from dpuforge.emulator.prepare.equalise import equalise_layers
 
 _INT64_MIN = -(2**63)
@@ -32,6 +33,17 @@ class PrepareOptions:
     relu6_to_reluk: bool = False
 
 
+def _float_same_convolutions(graph: Graph) -> Graph:
+    """Leave convolutions whose padding was a word in float: the real tool knows no such operator."""
+    nodes = (
+        replace(node, kind="aten::_convolution_mode", parameters={}, attributes={})
+        if isinstance(node.attributes.get("given_padding"), str)
+        else node
+        for node in graph.nodes
+    )
+    return graph.replace_nodes(nodes)
+
+
 def prepare_graph(graph: Graph, options: PrepareOptions) -> Graph:
     """Return the graph folded, cleaned and equalised, with its own copies of the tensors it changes."""
     graph = _mark_scope(graph)
@@ -39,9 +51,11 @@ def prepare_graph(graph: Graph, options: PrepareOptions) -> Graph:
         graph = _convert_relu6(graph, options.relu6_to_reluk)
     if options.silu_to_hswish:
         graph = _convert_silu(graph)
+    graph = _float_same_convolutions(graph)
     graph = _separate_shared_parameters(graph)
     graph = _fold_batch_norms(graph)
     graph = _drop_identities(graph)
+    graph = place_constants(graph)
     graph = graph.replace_nodes(_standard_call(node) for node in graph.nodes)
     if options.equalisation:
         graph = equalise_layers(graph)

@@ -76,7 +76,7 @@ def plan_training(model: nn.Module, captured: Graph, quantised: QuantisedGraph) 
         text = "Input is not quantized. Please use QuantStub/DeQuantStub to define quantization scope."
         raise RefusedError("INPUT_NOT_QUANTIZED", text, "put a QuantStub before the first layer that is quantised")
     graph = quantised.graph
-    layers = tuple(node for node in graph.nodes if node.parametric)
+    layers = tuple(node for node in graph.nodes if node.parametric and node.parameters)
     outputs = tuple(graph[name] for name in quantised.points.outputs)
     modules = dict(model.named_modules())
     for node in (*layers, *outputs):

@@ -1,0 +1,136 @@
+"""A graph as the real tool lists it: its nodes in topological order, their types, names and numbers, and the digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dpuforge.emulator.graph.kinds import CONST, INPLACE_TYPES, OPAQUE_TYPES
+from dpuforge.emulator.graph.shadows import Shadow
+
+Node = Any  # a node of the graph below
+
+
+class Graph(Protocol):
+    """What is listed of a network: its name, its executed nodes, its shadows, and what it returns."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def nodes(self) -> tuple[Any, ...]: ...
+
+    @property
+    def shadows(self) -> tuple[Shadow, ...]: ...
+
+    @property
+    def output_refs(self) -> tuple[Any, ...]: ...
+
+
+RETURN = "nndct_return"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One node of the tool's graph: its name, its type there, and the names of what it reads, in order."""
+
+    name: str
+    type: str
+    inputs: tuple[str, ...]
+
+
+def tool_type(node: Node) -> str:
+    """Return a node's type in the tool's files."""
+    kind: str = node.traits.tool or OPAQUE_TYPES.get(node.kind, node.kind)
+    if len(node.shapes) > 1 and kind in ("aten::max", "aten::min"):  # over a dimension: values and indices
+        return kind.replace("aten::", "nndct_")
+    if node.inplace:
+        return f"{kind}_" if "::" in kind else INPLACE_TYPES.get(kind, kind)
+    return kind
+
+
+def list_nodes(graph: Graph) -> tuple[Listed, ...]:
+    """Return every node of the tool's graph in the order of its numbers: constants, inputs, operators, the return."""
+    shadows = _read_shadows(graph)
+    constants = [
+        *(
+            (node.trace_index, node.attributes.get("tensor", False), node.name)
+            for node in graph.nodes
+            if _is_const(node)
+        ),
+        *((shadow.position, bool(shadow.before), shadow.name) for shadow in shadows if shadow.kind == CONST),
+    ]
+    first = [Listed(name, CONST, ()) for _, _, name in sorted(constants, key=lambda row: (row[1], row[0]))]
+    body = _merge([node for node in graph.nodes if not _is_const(node)], [s for s in shadows if s.kind != CONST])
+    last = Listed(f"{graph.name}::return_0", RETURN, tuple(ref.node for ref in graph.output_refs))
+    return (*first, *body, last)
+
+
+def _is_const(node: Node) -> bool:
+    return bool(node.kind == CONST)
+
+
+def _read_shadows(graph: Graph) -> list[Shadow]:
+    """Return the shadows that something reads, in the order in which they were made."""
+    wanted = {name for node in graph.nodes for name in node.shadow_inputs}
+    kept = []
+    for shadow in reversed(graph.shadows):
+        if shadow.name in wanted:
+            wanted.update(shadow.inputs)
+            kept.append(shadow)
+    return kept[::-1]
+
+
+def watched_nodes(graph: Graph) -> frozenset[str]:
+    """Return the names of what the shadows that are read themselves read."""
+    return frozenset(name for shadow in _read_shadows(graph) for name in shadow.inputs)
+
+
+def _merge(nodes: Iterable[Node], shadows: Iterable[Shadow]) -> Iterator[Listed]:
+    """Put each shadow before the operator that was recorded after it."""
+    waiting = list(shadows)
+    for node in nodes:
+        due = [shadow for shadow in waiting if _is_due(shadow, node)]
+        waiting = [shadow for shadow in waiting if shadow not in due]
+        yield from (Listed(shadow.name, shadow.kind, shadow.inputs) for shadow in due)
+        yield Listed(node.name, tool_type(node), (*node.input_names(), *node.shadow_inputs))
+    yield from (Listed(shadow.name, shadow.kind, shadow.inputs) for shadow in waiting)
+
+
+def _is_due(shadow: Shadow, node: Node) -> bool:
+    if shadow.before:
+        return bool(shadow.before == node.name)
+    return bool(not node.is_input and node.trace_index >= shadow.position)
+
+
+def number_names(graph: Graph) -> dict[str, str]:
+    """Return quant_info.json's name per node, "<Net>::<type>_<number>", shadows and the return node included."""
+    return {
+        listed.name: f"{graph.name}::{re.sub('[^0-9A-Za-z_]+', '_', listed.type)}_{number}"
+        for number, listed in enumerate(list_nodes(graph))
+    }
+
+
+def graph_digest(graph: Graph) -> str:
+    """Return graph_md5: the digest of the types of all nodes and of what each reads and is read by."""
+    listed = list_nodes(graph)
+    types = {node.name: node.type for node in listed}
+    readers: dict[str, list[str]] = {node.name: [] for node in listed}
+    for node in (listed[-1], *listed[:-1]):  # as recorded, an output's return comes before its other readers
+        for name in node.inputs:
+            readers[name].append(node.type)
+    nodes = [
+        {"op": node.type, "input_ops": [types[name] for name in node.inputs], "output_ops": readers[node.name]}
+        for node in listed
+    ]
+    text = json.dumps({"nodes": nodes}, indent=2, separators=(",", ": "))
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def describe_types(graph: Graph) -> Mapping[str, str]:
+    """Return the tool's type of every node by name."""
+    return {listed.name: listed.type for listed in list_nodes(graph)}
