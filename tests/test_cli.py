@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,24 +68,76 @@ def test_bytes_do_not_depend_on_hash_seed_or_working_directory(project: Path, tm
 
 
 @pytest.mark.parametrize(
-    ("change", "word"),
+    ("change", "word", "why", "options"),
     [
-        (lambda path: path.write_text(path.read_text() + "# edited\n"), "different"),
-        (lambda path: path.unlink(), "missing"),
-        (lambda path: path.chmod(0o755), "different"),
-        (lambda path: path.with_name("extra.py").write_text(""), "extra"),
+        (lambda path: path.write_text(path.read_text() + "# edited\n"), "different", "edited by hand", ["--overwrite"]),
+        (lambda path: path.unlink(), "missing", "deleted by hand", []),
+        (lambda path: path.chmod(0o755), "different", "mode: executable on disk", []),
+        (lambda path: path.with_name("extra.py").write_text(""), "extra", "not made by dpuforge", ["--overwrite"]),
     ],
     ids=["edited", "missing", "mode", "extra"],
 )
-def test_check_names_what_is_out_of_step(project: Path, change: object, word: str) -> None:
-    """An edited, missing or extra file and another mode each exit 1 with the file's name; generate mends them."""
-    change(project / "generated" / "quickstart" / "train.py")  # type: ignore[operator]
+def test_check_names_what_is_out_of_step(
+    project: Path, change: Callable[[Path], object], word: str, why: str, options: list[str]
+) -> None:
+    """An edited, missing or extra file and another mode each exit 1 with name and cause; generate mends them."""
+    change(project / "generated" / "quickstart" / "train.py")
     done = dpuforge("check", cwd=project)
     assert done.returncode == 1
-    assert f"{word:<9} quickstart/{'extra' if word == 'extra' else 'train'}.py" in done.stdout
+    found = "extra" if word == "extra" else "train"
+    assert f"{word:<9} quickstart/{found}.py (" in done.stdout
+    assert why in done.stdout
     assert dpuforge("diff", cwd=project).returncode == 1
-    assert dpuforge("generate", cwd=project).returncode == 0
+    assert dpuforge("generate", *options, cwd=project).returncode == 0
     assert dpuforge("check", cwd=project).returncode == 0
+
+
+def add_work(project: Path) -> dict[Path, str]:
+    """Edit a generated file and lay one's own beside it; return what has to survive."""
+    folder = project / "generated/quickstart"
+    mine = {folder / "train.py": "print('my own training')\n", folder / "notes.txt": "mine\n"}
+    for path, text in mine.items():
+        path.write_text(text)
+    return mine
+
+
+@pytest.mark.parametrize("command", ["generate", "run", "bundle"])
+def test_a_persons_work_survives(project: Path, command: str) -> None:
+    """A hand edit and a foreign file stop every command that writes generated/: exit 1, both named, both whole."""
+    mine = add_work(project)
+    before = read_tree(project / "generated")
+    done = dpuforge(command, "spec/quickstart.yaml", cwd=project)
+    assert done.returncode == 1, done.stderr
+    assert "generated/quickstart/train.py: edited by hand" in done.stderr
+    assert "generated/quickstart/notes.txt: not made by dpuforge" in done.stderr
+    assert "--keep" in done.stderr
+    assert read_tree(project / "generated") == before
+    assert not (project / "build/quickstart/prepare").exists()
+    assert {path: path.read_text() for path in mine} == mine
+
+
+def test_kept_or_moved_aside_as_asked(project: Path) -> None:
+    """--keep leaves a person's files and says so; --overwrite says where they lie; both at once is refused."""
+    mine = add_work(project)
+    done = dpuforge("generate", "--keep", cwd=project)
+    assert done.returncode == 0
+    assert "keep      quickstart/train.py" in done.stdout
+    assert {path: path.read_text() for path in mine} == mine
+    assert dpuforge("generate", "--keep", "--overwrite", cwd=project).returncode == 2
+    done = dpuforge("generate", "--overwrite", cwd=project)
+    assert "set_aside" in done.stderr
+    aside = read_tree(project / "build/quickstart/set_aside")
+    assert sorted(path.rpartition("/")[2] for path in map(str, aside)) == ["notes.txt", "train.py"]
+    assert dpuforge("check", cwd=project).returncode == 0
+
+
+def test_one_projects_edit_stops_all(project: Path) -> None:
+    """With several specs nothing is written anywhere while one of them would lose something."""
+    add_work(project)
+    other = project / "spec/zz_other.yaml"
+    other.write_text(SPEC.read_text().replace("project: quickstart", "project: zz_other"))
+    assert dpuforge("generate", "spec/zz_other.yaml", "spec/quickstart.yaml", cwd=project).returncode == 1
+    assert not (project / "generated/zz_other").exists()
 
 
 def test_ten_mistakes_are_ten_located_problems(tmp_path: Path) -> None:
@@ -130,6 +183,7 @@ def test_the_cli_does_not_import_torch(command: list[str], tmp_path: Path) -> No
     """Help and generate answer without loading torch."""
     code = f"""
 import sys
+from collections.abc import Callable
 from dpuforge.cli import app
 try:
     app({[*command, *(["--out", str(tmp_path)] if command[-1] == str(SPEC) else [])]!r})

@@ -35,6 +35,12 @@ class UsageError(UserError):
     """A command was called with arguments that do not fit together."""
 
 
+class HandEditsError(UserError):
+    """A write would lose what a person edited or put among the generated files."""
+
+    exit_code = ExitCode.DRIFT
+
+
 class FormatError(UserError):
     """A file that a user handed over (xmodel, JSON, log) is not what it claims to be."""
 

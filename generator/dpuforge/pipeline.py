@@ -15,11 +15,11 @@ from dpuforge.load.boards.lock_file import resolve_targets
 from dpuforge.load.load_spec import load_project
 from dpuforge.paths import find_root
 from dpuforge.plan.make_plan import make_plan
-from dpuforge.records.files import Change, FileChange, RenderedFile
+from dpuforge.records.files import Change, Edits, FileChange, RenderedFile
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan
 from dpuforge.records.result import StageResult
-from dpuforge.render.folder import compare_folder, write_folder
+from dpuforge.render.folder import compare_folder, refuse_loss, select_changes, write_folder
 from dpuforge.render.render import render_plan
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def run(path: Path, request: Request, watch: Watch) -> tuple[dict[str, Any], Fai
     """Take a spec through all six steps; return the report's document and the first failure, if there is one.
 
     watch is given the number of stages and returns who observes them.
-    Raises SpecError, MissingToolError, StageError or UsageError before anything is written, Interrupted on Ctrl-C.
+    Raises SpecError, MissingToolError, StageError, UsageError or HandEditsError before anything is written, Interrupted
+    on Ctrl-C.
     """
     from dpuforge.running import choose_work, find_failure
 
@@ -40,7 +41,7 @@ def run(path: Path, request: Request, watch: Watch) -> tuple[dict[str, Any], Fai
     work = choose_work(job, planned, request)
     results: tuple[StageResult, ...] = ()
     if work.stages:
-        write(job, files)
+        write(job, files, edits=request.edits)
         results = execute(job, planned, work, watch)
     return report(job, planned, work.place.name), find_failure(results, job.build)
 
@@ -71,15 +72,29 @@ def compare(job: Job, files: Sequence[RenderedFile], out: Path | None = None) ->
     return tuple(change for change in changes if change.change is not Change.IDENTICAL)
 
 
+def guard(job: Job, files: Sequence[RenderedFile], out: Path | None = None, boards: Sequence[str] = ()) -> None:
+    """Raise HandEditsError where `write` would lose what a person edited or put into generated/<project>/."""
+    changes = select_changes(compare(job, files, out), _other_folders(job, boards))
+    refuse_loss(changes, job.generated(out))
+
+
 def write(
-    job: Job, files: Sequence[RenderedFile], out: Path | None = None, boards: Sequence[str] = ()
+    job: Job,
+    files: Sequence[RenderedFile],
+    out: Path | None = None,
+    boards: Sequence[str] = (),
+    edits: Edits = Edits.REFUSE,
 ) -> tuple[FileChange, ...]:
     """Write generated/<project>/ and return what was done to every file.
 
-    With boards, the folders of the project's other boards are left as they are.
+    With boards, the folders of the project's other boards are left as they are. Raises HandEditsError, before anything
+    is touched, where a person's work would be lost and edits does not say what becomes of it.
     """
-    left = tuple(f"boards/{name}/" for name in job.other_boards(boards))
-    return write_folder(files, job.generated(out), left)
+    return write_folder(files, job.generated(out), _other_folders(job, boards), edits, job.build / "set_aside")
+
+
+def _other_folders(job: Job, boards: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"boards/{name}/" for name in job.other_boards(boards))
 
 
 def execute(job: Job, planned: Plan, work: Work, watch: Watch) -> tuple[StageResult, ...]:

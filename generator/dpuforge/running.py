@@ -24,6 +24,7 @@ from dpuforge.execute.staleness import describe_inputs, explain_age, explain_sta
 from dpuforge.execute.toolchain import ToolchainPlace, find_toolchain
 from dpuforge.looking import add_sources, is_known, look_at_network, remember
 from dpuforge.plan.flow_contexts import find_image
+from dpuforge.records.files import Edits
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan, PlannedStage
 from dpuforge.records.result import StageResult, Status
@@ -41,12 +42,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked to run; toolchain "" means the spec's, boards () all of them."""
+    """What the user asked to run; toolchain "" means the spec's, boards () all of them.
+
+    edits says what becomes of generated files that a person edited.
+    """
 
     toolchain: str = ""
     boards: tuple[str, ...] = ()
     selection: Selection = field(default_factory=Selection)
     jobs: int = 1
+    edits: Edits = Edits.REFUSE
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dpuforge.commands.screen import paint, print_json, print_message, print_tab
 from dpuforge.errors import ExitCode, Problem, UsageError, UserError
 
 if TYPE_CHECKING:
-    from dpuforge.records.files import RenderedFile
+    from dpuforge.records.files import Edits, FileChange, RenderedFile
     from dpuforge.records.job import Job
 
 Specs = Annotated[list[Path] | None, typer.Argument(help="Spec files; without any: every spec/*.yaml here.")]
@@ -21,6 +21,11 @@ Spec = Annotated[Path, typer.Argument(help="The spec file, for example spec/quic
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for <project>/; default: generated/ beside spec/.")]
 Boards = Annotated[list[str] | None, typer.Option("--board", help="Only this board; may be repeated.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace files edited by hand; they are moved to build/<project>/set_aside/."),
+]
+Keep = Annotated[bool, typer.Option("--keep", help="Leave files edited by hand as they are; write the others.")]
 ToolchainName = Annotated[str | None, typer.Option(help="emulator, native or container; default: the spec's.")]
 
 
@@ -98,22 +103,51 @@ def explain(spec: Spec, json_: Json = False) -> None:
         print(line)
 
 
-def generate(specs: Specs = None, out: Out = None, board: Boards = None) -> None:
+def choose_edits(overwrite: bool, keep: bool) -> Edits:
+    """Return what becomes of files that a person edited; raise UsageError where two answers were given."""
+    from dpuforge.records.files import Edits
+
+    if overwrite and keep:
+        raise UsageError("--overwrite and --keep exclude each other")
+    return Edits.OVERWRITE if overwrite else Edits.KEEP if keep else Edits.REFUSE
+
+
+def generate(
+    specs: Specs = None, out: Out = None, board: Boards = None, overwrite: Overwrite = False, keep: Keep = False
+) -> None:
     """Write generated/<project>/ from each spec: one word per file.
 
     Example: dpuforge generate spec/quickstart.yaml
 
-    All specs are rendered and parsed before the first file is written.
+    All specs are rendered and parsed before the first file is written. Exit code 1, and nothing is written, where a
+    file there was edited by hand or was not made by dpuforge, unless --overwrite or --keep says what becomes of it.
     """
     from dpuforge import pipeline
+    from dpuforge.records.files import Edits
 
+    edits, boards = choose_edits(overwrite, keep), tuple(board or ())
     rendered = _render(specs)
     _refuse_twins([job for job, _ in rendered])
+    if edits is Edits.REFUSE:
+        for job, files in rendered:
+            pipeline.guard(job, files, out, boards)
     for job, files in rendered:
         for problem in job.warnings:
             print_message(str(problem))
-        for change in pipeline.write(job, files, out, tuple(board or ())):
+        changes = pipeline.write(job, files, out, boards, edits)
+        for change in changes:
             print(f"{paint(change.change.value, 9)} {job.project.project}/{change.path}")
+        _tell_edits(job, changes)
+
+
+def _tell_edits(job: Job, changes: Iterable[FileChange]) -> None:
+    """Say which files were not dpuforge's own, and what became of them."""
+    from dpuforge.records.files import Change
+    from dpuforge.render.folder import find_persons
+
+    for change in find_persons(changes):
+        fate = "left as it is" if change.change is Change.KEEP else f"moved to {job.build / 'set_aside'}"
+        print_message(f"warning: {job.project.project}/{change.path}: {change.why}; {fate}")
 
 
 def _render(specs: Iterable[Path] | None) -> list[tuple[Job, tuple[RenderedFile, ...]]]:
@@ -146,7 +180,7 @@ def check(specs: Specs = None, out: Out = None) -> None:
         for change in pipeline.compare(job, files, out):
             drifted += 1
             where = f"{job.project.project}/{change.path}"
-            detail = f" ({change.detail})" if change.detail else ""
+            detail = f" ({change.why})" if change.why else ""
             print(f"{_DRIFT[change.change.value]:<9} {where}{detail}")
     if drifted:
         print_message(f"{drifted} file(s) differ; `dpuforge diff` shows how, `dpuforge generate` brings them in step")
@@ -182,13 +216,14 @@ def plan(spec: Spec, toolchain: ToolchainName = None, json_: Json = False) -> No
     job = pipeline.load(spec)
     planned = pipeline.plan(job)
     changes = pipeline.compare(job, pipeline.render(planned))
-    files = [{"path": change.path, "change": change.change.value} for change in changes]
+    files = [{"path": change.path, "change": change.change.value, "why": change.why} for change in changes]
     stages = running.find_stale(job, planned, toolchain or "")
     if json_:
         print_json({"project": job.project.project, "files": files, "stages": stages})
     else:
         for file in files:
-            print(f"{paint(file['change'], 9)} {job.project.project}/{file['path']}")
+            why = f" ({file['why']})" if file["why"] else ""
+            print(f"{paint(file['change'], 9)} {job.project.project}/{file['path']}{why}")
         rows = [(row["stage"], row["why"] or "fresh", row["minutes"]) for row in stages]
         print_table("", ("stage", "why it must run", "minutes, last time"), rows)
     pending = bool(files) or any(row["why"] for row in stages)
@@ -202,6 +237,8 @@ def run(
     start: Annotated[str, typer.Option("--from", help="Run again from this stage on.")] = "",
     until: Annotated[str, typer.Option(help="Stop after this stage.")] = "",
     jobs: Annotated[int, typer.Option(min=1, help="Boards to compile side by side.")] = 1,
+    overwrite: Overwrite = False,
+    keep: Keep = False,
 ) -> None:
     """Generate the scripts, then run every stage that is stale, and report.
 
@@ -209,12 +246,14 @@ def run(
 
     Stages: prepare, train, inspect, calibrate, evaluate, deploy, preflight, compile, report. They run in
     build/<project>/, each with its log.txt and result.json. Ctrl-C stops cleanly; the next run goes on from there.
+    Scripts that were edited by hand are refused (exit code 1): --keep runs them as they are.
     """
     from dpuforge import pipeline, running
     from dpuforge.commands.progress import RunProgress
     from dpuforge.execute.run_stages import Selection
 
-    request = running.Request(toolchain or "", tuple(board or ()), Selection(start, until), jobs)
+    edits = choose_edits(overwrite, keep)
+    request = running.Request(toolchain or "", tuple(board or ()), Selection(start, until), jobs, edits)
     document, failed = pipeline.run(spec, request, RunProgress)
     _print_summary(document)
     if failed is not None:

@@ -22,6 +22,33 @@ class Change(str, Enum):
     UPDATE = "update"
     IDENTICAL = "identical"
     PRUNE = "prune"
+    KEEP = "keep"
+
+
+class Cause(str, Enum):
+    """Why a file on disk is not the rendered one, in words; told by the manifest of the last write."""
+
+    NONE = ""
+    EDITED = "edited by hand"
+    FOREIGN = "not made by dpuforge"
+    DELETED = "deleted by hand"
+    SPEC = "the spec changed"
+    TEMPLATES = "dpuforge's templates changed"
+    BOTH = "the spec and dpuforge's templates changed"
+    DPUFORGE = "dpuforge changed"
+
+    @property
+    def is_persons(self) -> bool:
+        """Say whether a person's work would be lost by a write."""
+        return self in (Cause.EDITED, Cause.FOREIGN)
+
+
+class Edits(str, Enum):
+    """What a write does where it would lose a person's work."""
+
+    REFUSE = "refuse"
+    OVERWRITE = "overwrite"
+    KEEP = "keep"
 
 
 @dataclass(frozen=True)
@@ -29,7 +56,8 @@ class FileChange:
     """One difference between the rendered files and the folder on disk.
 
     before and after are the texts on either side (empty where the file is absent there);
-    detail names a difference that is not in the text: a mode, a link, bytes that are no text.
+    detail names a difference that is not in the text: a mode, a link, bytes that are no text;
+    cause says who made the difference.
     """
 
     path: str
@@ -37,3 +65,9 @@ class FileChange:
     before: str = ""
     after: str = ""
     detail: str = ""
+    cause: Cause = Cause.NONE
+
+    @property
+    def why(self) -> str:
+        """The cause and the detail in words, empty where there is neither."""
+        return "; ".join(part for part in (self.cause.value, self.detail) if part)
