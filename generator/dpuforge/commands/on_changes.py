@@ -33,7 +33,7 @@ def diff(
     specs: Specs = None,
     out: Out = None,
     semantic: Annotated[bool, typer.Option("--semantic", help="In words: settings, files, stages.")] = False,
-    form: Annotated[Form, typer.Option("--format", help="Of --semantic; github annotates the spec's lines.")] = Form.TEXT,
+    form: Annotated[Form, typer.Option("--format", help="Of --semantic; github: at the spec's lines.")] = Form.TEXT,
     against: Annotated[str, typer.Option(metavar="REV", help="Compare with generated/ of a git revision.")] = "",
 ) -> None:
     """Show what generate would change, as a unified diff; exit code 1 where there is anything.

@@ -113,7 +113,7 @@ def _explain_line(path: Path, line: int, json_: bool) -> None:
         return
     on_disk = path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
     if on_disk[line - 1 : line] != [found.text]:
-        print_message(f"{path}:{line} is not what the spec leads to now; this is about the line as it would be generated")
+        print_message(f"{path}:{line} is not what the spec leads to now; this is the line as it would be made")
     print(f"{path}:{line}: {found.text.strip()}")
     for template in dict.fromkeys((place.template, place.line) for place in found.templates):
         print(f"made by templates/{template[0]}:{template[1]}")

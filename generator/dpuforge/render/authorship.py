@@ -68,7 +68,7 @@ def _join(*listings: Mapping[str, str | Collection[str]]) -> dict[str, frozenset
 
 
 def read_manifest(folder: Path, name: str = MANIFEST) -> dict[str, Any]:
-    """Return the manifest of a folder, empty where there is none or it is not one (a half-merged file, a person's own)."""
+    """Return the manifest of a folder, empty where there is none or it is none (half merged, a person's own)."""
     try:
         document = json.loads((folder / name).read_bytes())
     except (OSError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -203,7 +204,7 @@ def find_spec(folder: Path) -> Path:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder / MANIFEST} names no spec") from error
     places = (folder.parent.parent / named, Path.cwd() / named)
-    found = next((place for place in places if place.is_file()), None)
+    found = next((Path(os.path.relpath(place)) for place in places if place.is_file()), None)
     if found is None:
         raise UsageError(f"the spec {named} that {folder} was made from is not found", "run it in the project's folder")
     return found

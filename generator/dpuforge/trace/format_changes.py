@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _MOST_FILES = 6
+_UNKNOWN = "the manifest of before lists no settings, so that what changed is not known"
 
 
 def format_text(document: Mapping[str, Any]) -> str:
     """Return the changes of one project for the terminal, one line a change and one for its files."""
     settings = document["settings"]
-    count = "1 setting" if len(settings) == 1 else f"{len(settings)} settings"
-    lines = [f"{document['project']}: {count} changed"]
+    count = "1 setting changed" if len(settings) == 1 else f"{len(settings)} settings changed"
+    lines = [f"{document['project']}: {count if document['settings_known'] else _UNKNOWN}"]
     for change in settings:
         where = f" ({change['where']})" if change["where"] else ""
         lines.append(f"  {change['key']}  {change['words']}{where}")
@@ -36,7 +37,7 @@ def format_github(document: Mapping[str, Any]) -> str:
     """Return one workflow command a change, which GitHub shows at the spec's line."""
     lines = []
     for change in document["settings"]:
-        file, line, column = (change["where"].rsplit(":", 2) + ["", ""])[:3]
+        file, line, column = [*change["where"].rsplit(":", 2), "", ""][:3]
         place = f" file={_escape_property(file)},line={line},col={column}" if file else ""
         text = f"{document['project']}: {change['key']} {change['words']}"
         text += f"; touches {list_files(change['files'])}" if change["files"] else ""

@@ -19,13 +19,14 @@ def check_out(root: Path, revision: str, folder: str) -> Iterator[Path]:
 
     Raises UsageError where root is in no git repository or the revision is unknown, MissingToolError without git.
     """
-    top = _run(root, "rev-parse", "--show-prefix").decode().strip()
+    prefix = _run(root, "rev-parse", "--show-prefix").decode().strip()
+    top = Path(_run(root, "rev-parse", "--show-toplevel").decode().strip())  # git reads paths from where it stands
     _run(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}", what=f"{revision} is no git revision here")
     with tempfile.TemporaryDirectory(prefix="dpuforge-") as name:
         there = Path(name, folder)
         there.mkdir(parents=True)
-        if _run(root, "ls-tree", "--name-only", f"{revision}:{top}", folder):
-            archive = _run(root, "archive", "--format=tar", f"{revision}:{top}", folder)
+        if _run(top, "ls-tree", "--name-only", f"{revision}:{prefix}", folder):
+            archive = _run(top, "archive", "--format=tar", f"{revision}:{prefix}", folder)
             with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
                 tar.extractall(name, filter="data")
         yield there

@@ -77,7 +77,8 @@ def _split(marked: str) -> list[_Line]:
     here: TemplateLine | None = None
     lines = []
     for line in marked.split("\n"):
-        text, found, at = "", [], 0
+        text, at = "", 0
+        found: list[TemplateLine] = []
         for match in _MARKER.finditer(line):
             text, found = _add(line[at : match.start()], text, found, here)
             here = TemplateLine(match[2], int(match[3]), match[1] == "e")
@@ -87,9 +88,7 @@ def _split(marked: str) -> list[_Line]:
     return lines
 
 
-def _add(
-    piece: str, text: str, found: list[TemplateLine], here: TemplateLine | None
-) -> tuple[str, list[TemplateLine]]:
+def _add(piece: str, text: str, found: list[TemplateLine], here: TemplateLine | None) -> tuple[str, list[TemplateLine]]:
     return text + piece, [*found, here] if piece and here else found
 
 

@@ -1,4 +1,4 @@
-"""What changed between two states of a project, in words: settings, boards, release; then the files that each touches."""
+"""What changed between two states of a project, in words: settings, boards, release; the files that each touches."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Changes:
 
     settings: tuple[SettingChange, ...]
     others: tuple[tuple[str, tuple[str, ...]], ...]
+    settings_known: bool = True
 
 
 def name_changes(job: Job, plan: Plan, before: Mapping[str, Any], files: Sequence[FileChange]) -> Changes:
@@ -50,7 +51,7 @@ def name_changes(job: Job, plan: Plan, before: Mapping[str, Any], files: Sequenc
         for change in found
     )
     explained = {path for change in settings for path in change.files}
-    return Changes(settings, tuple(_group_others(files, explained)))
+    return Changes(settings, tuple(_group_others(files, explained)), bool(before.get("settings")))
 
 
 def name_stages(job: Job, plan: Plan, files: Sequence[FileChange]) -> tuple[list[str], float | None]:

@@ -20,7 +20,7 @@ class Reads:
 
 
 def read_template(environment: jinja2.Environment, name: str) -> tuple[Reads, ...]:
-    """Return what every piece of text and every expression of one template reads; includes are templates of their own."""
+    """Return what each piece of text and each expression of a template reads; includes are templates of their own."""
     return tuple(_walk(_parse(environment, name).body, (), {}))
 
 
@@ -29,8 +29,7 @@ def find_included(environment: jinja2.Environment, name: str) -> tuple[str, ...]
     found, waiting = [name], [name]
     while waiting:
         tree = _parse(environment, waiting.pop())
-        named = [node.template for node in tree.find_all((nodes.Include, nodes.Extends))]
-        for template in named:
+        for template in (getattr(node, "template", None) for node in tree.find_all((nodes.Include, nodes.Extends))):
             if isinstance(template, nodes.Const) and template.value not in found:
                 found.append(template.value)
                 waiting.append(template.value)
@@ -64,7 +63,7 @@ def _walk(body: list[nodes.Node], conditions: tuple[str, ...], names: _Names) ->
             yield from _walk(getattr(node, "body", []), conditions, names)
 
 
-def _own_name(node: nodes.Expr) -> list[str]:
+def _own_name(node: nodes.Node) -> list[str]:
     return [node.name] if isinstance(node, nodes.Name) else []
 
 
