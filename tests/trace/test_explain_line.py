@@ -11,7 +11,7 @@ import pytest
 from dpuforge import pipeline
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan
-from dpuforge.trace.explain_line import explain_line, find_keys
+from dpuforge.trace.explain_line import explain_line, explain_traceback, find_keys
 from dpuforge.trace.marked_lines import trace_lines
 from tests.conftest import REPO
 from tests.test_cli import dpuforge
@@ -117,6 +117,18 @@ def test_a_line_edited_by_hand_is_said_to_be(project: Path) -> None:
     done = dpuforge("explain", where, cwd=project)
     assert done.returncode == 0
     assert "not what the spec leads to now" in done.stderr
+
+
+def test_a_traceback_names_the_keys_behind_its_lines(project: Path) -> None:
+    """Of a failed stage's last traceback, the lines of generated scripts that a key decides are explained, no other."""
+    job, plan = load(project / "spec/quickstart.yaml")
+    file, _, line = find_line(project, "train.py", "LEARNING_RATE").rpartition(":")
+    frame = f'Traceback (most recent call last):\n  File "{project / file}", line {line}, in <module>\n'
+    other = f'  File "{project / file}", line 9999, in f\n  File "/usr/lib/python3/torch.py", line 3, in g\n'
+    (found,) = explain_traceback(job, plan, f"{frame.replace(line, '1')}\n{frame}{other}ValueError: lr")
+    assert f"train.py:{line} prints train.optimizer.lr: 0.001" in found
+    assert "spec/quickstart.yaml:29:31" in found
+    assert list(explain_traceback(job, plan, "no traceback here")) == []
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,20 @@ def run(
     _print_summary(document)
     if failed is not None:
         print_message(f"stage {failed.key} failed: {failed.reason}\nhelp: read {failed.log}")
+        _explain_failure(spec, failed.log)
         raise typer.Exit(failed.exit_code)
+
+
+def _explain_failure(spec: Path, log: Path) -> None:
+    """Name the keys of the spec behind the lines of generated scripts that a failed stage's traceback names."""
+    from dpuforge import pipeline
+    from dpuforge.trace.explain_line import explain_traceback
+
+    text = log.read_text("utf-8", errors="replace") if log.is_file() else ""
+    if "Traceback" in text:
+        job = pipeline.load(spec)
+        for line in explain_traceback(job, pipeline.plan(job), text):
+            print_message(f"      {line}")
 
 
 def _print_summary(document: dict[str, Any]) -> None:

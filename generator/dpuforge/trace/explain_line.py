@@ -75,6 +75,23 @@ def find_planned(plan: Plan, path: str) -> PlannedFile:
     return planned
 
 
+def explain_traceback(job: Job, plan: Plan, log: str) -> Iterator[str]:
+    """Yield one line for each line of a generated script that the last traceback of a log names and a key decides."""
+    last = log[log.rfind("Traceback (most recent call last)") :] if "Traceback (most" in log else ""
+    folder = job.generated()
+    for path, line in dict.fromkeys(re.findall(r'File "([^"]+)", line ([0-9]+)', last)):
+        if not Path(path).is_relative_to(folder):
+            continue
+        inside = Path(path).relative_to(folder).as_posix()
+        try:
+            found = explain_line(job, plan, inside, int(line))
+        except UsageError:  # edited by hand, or of another spec
+            continue
+        for key in found.keys:
+            where = key.origin.where or "a default"
+            yield f"{os.path.relpath(path)}:{line} {key.how} {key.key}: {key.origin.value} ({where})"
+
+
 def find_keys(job: Job, planned: PlannedFile) -> frozenset[str]:
     """Return every key of the spec that a generated file may depend on."""
     if planned.document is not None:
