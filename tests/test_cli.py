@@ -123,6 +123,8 @@ def test_kept_or_moved_aside_as_asked(project: Path) -> None:
     assert done.returncode == 0
     assert "keep      quickstart/train.py" in done.stdout
     assert {path: path.read_text() for path in mine} == mine
+    done = dpuforge("bundle", "spec/quickstart.yaml", "--keep", cwd=project)
+    assert done.returncode == 3, "the network is not compiled; the edit is no hindrance"
     assert dpuforge("generate", "--keep", "--overwrite", cwd=project).returncode == 2
     done = dpuforge("generate", "--overwrite", cwd=project)
     assert "set_aside" in done.stderr

@@ -53,12 +53,14 @@ def load(path: Path) -> Job:
     """
     catalogue = shipped_catalogue()
     loaded = load_project(path, catalogue)
-    return Job(loaded.project, find_root(path), catalogue, resolve_targets(catalogue, loaded), loaded.warnings)
+    targets = resolve_targets(catalogue, loaded)
+    return Job(loaded.project, find_root(path), catalogue, targets, loaded.warnings, loaded.origins)
 
 
 def plan(job: Job) -> Plan:
     """Say which files and which stages a spec leads to."""
-    return make_plan(job.project, job.targets, job.release)
+    settings = {key: origin.value for key, origin in job.origins.items()}
+    return make_plan(job.project, job.targets, job.release, settings)
 
 
 def render(planned: Plan) -> tuple[RenderedFile, ...]:
