@@ -101,7 +101,7 @@ def map_class(model, image, path, index, features=None):
 
 
 def map_images(model, quantizer, images, chosen, predictions):
-    """Return {place: {"layer", "float", "int8"}} for images; int8 is None where the quantizer shows no features."""
+    """Return {place: {"layer", "float_map", "int8_map"}}; int8_map is None where the quantizer shows no features."""
     ask = getattr(quantizer, "features", None)
     maps, modules = {}, None
     for place in chosen[:MAPS]:
@@ -115,5 +115,5 @@ def map_images(model, quantizer, images, chosen, predictions):
         of_int8 = None
         if features is not None:
             of_int8 = map_class(model, image, path, predictions["int8"][0][place], features)
-        maps[place] = {"layer": path, "float": of_float, "int8": of_int8}
+        maps[place] = {"layer": path, "float_map": of_float, "int8_map": of_int8}
     return maps
