@@ -20,6 +20,7 @@ MOST_WRONG = 24  # images that int8 is most certain of, and wrong
 MAPS = 6  # images with class activation maps
 MAP_PX = 112  # the longer side of their pictures
 GRID = 16  # cells of a map at most, a side
+FINE = 4  # cells that a map should have at least, a side
 
 
 def choose(labels, of_float, of_int8, confidence):
@@ -56,7 +57,10 @@ def name_output(classes, index):
 
 
 def find_modules(model, image):
-    """Return the paths of modules that give feature maps, the last in the network first."""
+    """Return the paths of modules that give feature maps, the last in the network first.
+
+    Where some have FINE cells a side, coarser ones are left out.
+    """
     found, handles = [], []
     for path, module in model.named_modules():
         if path and not list(module.children()):
@@ -65,13 +69,14 @@ def find_modules(model, image):
         model(image)
     for handle in handles:
         handle.remove()
-    return list(dict.fromkeys(reversed(found)))
+    fine = [path for path, side in found if side >= FINE]
+    return list(dict.fromkeys(reversed(fine or [path for path, _ in found])))
 
 
 def _note(path, found):
     def hook(module, inputs, output):
-        if isinstance(output, torch.Tensor) and output.dim() == 4 and output.shape[-1] * output.shape[-2] > 1:
-            found.append(path)
+        if isinstance(output, torch.Tensor) and output.dim() == 4 and min(output.shape[2:]) > 1:
+            found.append((path, min(output.shape[2:])))
 
     return hook
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from dpuforge.records.job import Job
 from dpuforge.records.operator import OpKind
 from dpuforge.records.plan import Plan
 from dpuforge.records.result import StageResult, Status
+from dpuforge.report.elsewhere import list_places, log_elsewhere
 from dpuforge.report.facts import Facts, SpecText
 
 _LARGEST = 64 << 20  # bytes of a file that the report reads
@@ -45,6 +49,13 @@ def gather_facts(job: Job, plan: Plan, results: Mapping[str, StageResult], outda
             files[f"board/{board}/predictions.json"] = made
     hardware = describe_hardware(job, current, measured)
     return Facts(_describe_spec(job), files, hardware, measured, tuple(stage.key for stage in plan.stages))
+
+
+def tell_elsewhere(job: Job, document: Mapping[str, Any], facts: Facts) -> None:
+    """Log the report to TensorBoard and MLflow where the spec or the environment asks for it; say where it went."""
+    places = list_places(job.project.report.log, os.environ)
+    for line in log_elsewhere(document, facts, job.build, places, os.environ):
+        print(line, file=sys.stderr)
 
 
 def read_data(path: Path) -> Any:
@@ -137,7 +148,20 @@ def describe_hardware(
     own = [target.board for target in job.targets]
     first = next((found for found in estimates if found.board.board == own[0]), None)
     rows = [_describe_board(found, found.board.board in own, measured) for found in estimates]
-    return {"release": job.release.name, "boards": rows, **(_describe_network(first) if first else {})}
+    labels = name_operators(current["evaluate"].metrics if "evaluate" in current else {})
+    return {"release": job.release.name, "boards": rows, **(_describe_network(first, labels) if first else {})}
+
+
+def name_operators(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return the user's names of the xmodel's operators, as far as the diagnosis tells them."""
+    layers = (metrics.get("diagnosis") or {}).get("layers", ())
+    return {re.sub(r"\W", "_", row["node"]): row["layer"] for row in layers if "node" in row}
+
+
+def _shorten(name: str) -> str:
+    """Return "layer1.0.conv1" for "ResNet__ResNet_Sequential_layer1__BasicBlock_0__Conv2d_conv1__input_5"."""
+    parts = [part.rpartition("_")[2] for part in name.split("__")[1:-1]]
+    return ".".join(part for part in parts if part) or name
 
 
 def _describe_board(found: Estimate, own: bool, measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -156,13 +180,13 @@ def _describe_board(found: Estimate, own: bool, measured: Mapping[str, Mapping[s
     }
 
 
-def _describe_network(found: Estimate) -> dict[str, Any]:
+def _describe_network(found: Estimate, labels: Mapping[str, str]) -> dict[str, Any]:
     """Return the graph, the time of each layer and the roofline of one board."""
     document = found.to_json()
     return {
         "board": found.board.board,
         "target": found.board.target,
-        "graph": _draw_graph(found.partition.placements, document["layers"]),
+        "graph": _draw_graph(found.partition.placements, document["layers"], labels),
         "roofline": document["roofline"],
         "clock_mhz": found.board.clock_mhz,
         "cores": found.board.cores,
@@ -172,7 +196,9 @@ def _describe_network(found: Estimate) -> dict[str, Any]:
     }
 
 
-def _draw_graph(placements: Iterable[Placement], layers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _draw_graph(
+    placements: Iterable[Placement], layers: Iterable[Mapping[str, Any]], labels: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Return one row an operator, in order: what it is, where it runs and why, whom it reads, its time."""
     times = {layer["op"]: layer for layer in layers}
     places: dict[str, int] = {}
@@ -185,7 +211,7 @@ def _draw_graph(placements: Iterable[Placement], layers: Iterable[Mapping[str, A
         rows.append(
             {
                 "op": operator.name,
-                "label": operator.module or operator.name.rpartition("/")[2],
+                "label": labels.get(operator.name) or _shorten(operator.name),
                 "kind": str(operator.kind),
                 "shape": list(operator.out_shape),
                 "device": placement.device if operator.kind is not OpKind.INPUT else "input",

@@ -38,7 +38,7 @@
       color: colours(), legend: names.length > 1 ? legend() : undefined, tooltip: tooltip({ trigger: "axis", valueFormatter: (value) => number(value) + (percent ? " %" : "") }),
       grid: { left: 12, right: 16, top: names.length > 1 ? 32 : 14, bottom: 8, containLabel: true },
       xAxis: axis({ type: "category", data: Array.from({ length: count }, (_, place) => place + 1), boundaryGap: count < 2 }),
-      yAxis: axis({ type: "value", scale: true }),
+      yAxis: axis({ type: "value", scale: true, max: percent ? ({ max }) => (max > 98 ? 100 : null) : null }),
       series: names.map((name, place) => ({ name: name.replace(/_/g, " "), type: "line", data: series[name], symbol: ["circle", "diamond", "triangle"][place % 3], symbolSize: 7, lineStyle: { width: 2, type: ["solid", "dashed", "dotted"][place % 3] } })),
     }));
   }
@@ -179,7 +179,7 @@
     draw("chart-roofline", () => ({
       tooltip: tooltip({ formatter: ({ data: point }) => (point.row ? `<b>${escapeText(short(point.row.label, 60))}</b> ${escapeText(point.row.kind)}<br>${number(point.value[0])} operations per byte<br>${number(point.value[1])} GOP/s, ${number(point.row.ms)} ms, bound by ${escapeText(point.row.bound)}` : "") }),
       grid: { left: 8, right: 20, top: 24, bottom: 24, containLabel: true },
-      xAxis: axis({ type: "log", name: "operations per byte", nameLocation: "middle", nameGap: 26, min: left, max: right, axisLabel: { color: colour("muted"), formatter: number } }),
+      xAxis: axis({ type: "log", name: "operations per byte", nameLocation: "middle", nameGap: 26, min: left, max: right, axisLabel: { color: colour("muted"), formatter: number, showMinLabel: false, showMaxLabel: false } }),
       yAxis: axis({ type: "log", name: "GOP/s", axisLabel: { color: colour("muted"), formatter: number } }),
       series: [
         { type: "line", data: roof, symbol: "none", lineStyle: { color: colour("ink"), width: 2 }, silent: true },

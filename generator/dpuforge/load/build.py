@@ -29,6 +29,7 @@ from dpuforge.records.project import (
     Preprocess,
     Project,
     Quantization,
+    Report,
     Run,
     Scheduler,
     SourceFile,
@@ -58,6 +59,7 @@ def build_project(spec: Spec, root: Path, files: tuple[SourceFile, ...]) -> Proj
         run=Run(Toolchain(spec["run"]["toolchain"])),
         spec=files[0],
         bases=files[1:],
+        report=Report(tuple(spec["report"]["log"])),
     )
 
 

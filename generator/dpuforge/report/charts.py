@@ -63,19 +63,32 @@ def make_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def scale_boards(boards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the axis of frame rates, from 0, and for each board the place of its band, middle and measurement."""
-    tops = [value for row in boards for value in (*(row["fps"] or ()), row["measured_fps"]) if value]
-    high = max(tops, default=0.0) * 1.03
+    """Return the logarithmic axis of frame rates, and for each board the place of its band, middle and measurement."""
+    values = [value for row in boards for value in (*(row["fps"] or ()), row["measured_fps"]) if value]
+    if not values:
+        return {"ticks": [], "rows": [None] * len(boards)}
+    low, high = math.log10(min(values) / 1.2), math.log10(max(values) * 1.1)
+
+    def place(value: float | None) -> float | None:
+        return _maybe(math.log10(value) if value else None, low, high)
+
     rows: list[dict[str, Any] | None] = []
     for row in boards:
-        if not row["fps"] or not high:
+        bounds = [share(math.log10(value), low, high) for value in row["fps"] or () if value]
+        if len(bounds) != 3:
             rows.append(None)
             continue
-        low, mid, top = (share(value, 0.0, high) for value in row["fps"])
-        measured = _maybe(row["measured_fps"], 0.0, high)
-        rows.append({"left": low, "width": round(top - low, 2), "at": mid, "measured": measured})
-    ticks = [(tick, share(tick, 0.0, high)) for tick in make_ticks(0.0, high)] if high else []
-    return {"ticks": ticks, "rows": rows}
+        band = {"left": bounds[0], "width": round(bounds[2] - bounds[0], 2), "at": bounds[1]}
+        rows.append({**band, "measured": place(row["measured_fps"])})
+    return {"ticks": [(tick, share(math.log10(tick), low, high)) for tick in _log_ticks(low, high)], "rows": rows}
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times the powers of ten within the axis; powers of ten alone where that is many."""
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    factors = (1, 2, 5) if high - low < 2 else (1,)
+    ticks = [float(factor * 10**power) if power >= 0 else factor * 10.0**power for power in powers for factor in factors]
+    return [tick for tick in ticks if low <= math.log10(tick) <= high]
 
 
 def draw_edges(graph: Sequence[Mapping[str, Any]]) -> str:

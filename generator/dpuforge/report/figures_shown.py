@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 DASH = "–"
+_WHOLE = 100.0  # from here on decimals only distract
 
 
 def format_figure(value: Any, unit: str = "") -> str:
@@ -25,7 +26,9 @@ def format_figure(value: Any, unit: str = "") -> str:
 
 
 def _shorten(value: float) -> str:
-    """Return two decimals; a small number keeps two significant digits."""
+    """Return two decimals; a small number keeps two significant digits, a large one has no decimals."""
+    if abs(value) >= _WHOLE:
+        return f"{value:.0f}"
     if value and abs(value) < 0.01:
         return f"{value:.2g}"
     return f"{value:.2f}".rstrip("0").rstrip(".")

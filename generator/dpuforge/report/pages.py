@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,6 @@ def render_pages(document: Mapping[str, Any], facts: Facts | None = None) -> dic
     """Return {file name: text} of the report's pages; facts hold what is shown beside the figures, such as pictures."""
     known = facts or Facts()
     return {name: _render(f"{name}.j2", escape, document, known) for name, escape in PAGES.items()}
-
-
-def render_card(document: Mapping[str, Any], facts: Facts) -> str:
-    """Return the model card, which can go beside the xmodel."""
-    return _render("card.md.j2", False, document, facts)
 
 
 def make_environment(escape: bool) -> jinja2.Environment:
@@ -151,9 +146,3 @@ def write_pages(folder: Path, pages: Mapping[str, str]) -> tuple[Path, ...]:
         with replacing(folder / name) as partial_file:
             partial_file.write_text(text, encoding="utf-8")
     return tuple(folder / name for name in pages)
-
-
-__all__: Sequence[str] = (
-    *("PAGES", "format_figure", "format_interval", "escape_cell"),
-    *("render_pages", "render_card", "make_environment", "sort_classes", "write_pages"),
-)
