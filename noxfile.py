@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 import nox
@@ -53,6 +54,19 @@ def slow(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Try inputs at random for a fixed time (DPUFORGE_FUZZ_SECONDS for each test, from DPUFORGE_FUZZ_SEED on)."""
     run_module(session, "pytest", "-q", "-m", "fuzz", *session.posargs)
+
+
+@nox.session(venv_backend="venv", reuse_venv=True)
+def report(session: nox.Session) -> None:
+    """Open the report in Chromium, log it to a real MLflow; in an environment of its own, without torch.
+
+    Installs Debian's Chromium where there is none, which needs root.
+    """
+    if not shutil.which("chromium"):
+        session.run("apt-get", "update", "-qq", external=True)
+        session.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium", external=True)
+    session.install("--quiet", "-e", ".[report-test]")
+    session.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/report", *session.posargs)
 
 
 @nox.session

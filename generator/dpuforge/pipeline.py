@@ -140,7 +140,7 @@ def report_with_facts(job: Job, planned: Plan, toolchain: str = "") -> tuple[dic
 
 
 def compare_runs(paths: Sequence[Path]) -> tuple[dict[str, Any], Path]:
-    """Report several specs, and write their comparison to build/comparison/ beside the first; return it and its folder."""
+    """Report several specs and write their comparison to build/comparison/ beside the first; return both."""
     from dpuforge.execute.results import write_json
     from dpuforge.report.comparison import build_comparison, name_folder, render_comparison
     from dpuforge.report.pages import write_pages

@@ -121,7 +121,8 @@ def test_a_columns_title_sorts_the_classes(browser: Any, folder: Path) -> None:
     """Clicking a title sorts by its numbers, downwards, then upwards, and says so to screen readers."""
     with Visit(browser, folder / "full.html") as visit:
         head = visit.page.locator("#table-classes th", has_text="recall int8")
-        read = "Array.from(document.querySelectorAll('#table-classes tbody tr'), row => +row.cells[3].querySelector('data').value)"
+        cells = "document.querySelectorAll('#table-classes tbody tr')"
+        read = f"Array.from({cells}, row => +row.cells[3].querySelector('data').value)"
         head.get_by_role("button").click()
         assert visit.ask(read) == sorted(visit.ask(read), reverse=True)
         assert head.get_attribute("aria-sort") == "descending"
@@ -193,5 +194,7 @@ def test_the_keyboard_reaches_everything(browser: Any, folder: Path) -> None:
     with Visit(browser, folder / "full.html") as visit:
         visit.page.keyboard.press("Tab")
         assert visit.ask("document.activeElement.className") == "skip-link"
-        unreachable = "Array.from(document.querySelectorAll('.scroll, .network')).filter(box => box.tabIndex !== 0).length"
+        unreachable = (
+            "Array.from(document.querySelectorAll('.scroll, .network')).filter(box => box.tabIndex !== 0).length"
+        )
         assert visit.ask(unreachable) == 0

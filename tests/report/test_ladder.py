@@ -117,7 +117,11 @@ def test_places_on_the_ladder_are_within_it() -> None:
 
 def test_boards_of_very_different_speed_stay_apart() -> None:
     """Frame rates of 5 and 50,000 are both visible: the scale is logarithmic."""
-    rows = [{"fps": [4.0, 5.0, 6.0], "measured_fps": None}, {"fps": [4e4, 5e4, 6e4], "measured_fps": 5.5e4}, {"fps": None, "measured_fps": None}]
+    rows = [
+        {"fps": [4.0, 5.0, 6.0], "measured_fps": None},
+        {"fps": [4e4, 5e4, 6e4], "measured_fps": 5.5e4},
+        {"fps": None, "measured_fps": None},
+    ]
     slow, fast, none = scale_boards(rows)["rows"]
     assert none is None
     assert slow["at"] < 10
@@ -136,7 +140,12 @@ def test_ticks_are_round_and_few() -> None:
 
 def test_arcs_of_the_network_do_not_share_a_lane() -> None:
     """Two connections that skip rows side by side take two lanes, one after the other the same."""
-    graph = [{"reads": [0, 1][:n]} for n in (0, 1)] + [{"reads": [1, 0]}, {"reads": [2, 0]}, {"reads": [3]}, {"reads": [4, 3]}]
+    graph = [{"reads": [0, 1][:n]} for n in (0, 1)] + [
+        {"reads": [1, 0]},
+        {"reads": [2, 0]},
+        {"reads": [3]},
+        {"reads": [4, 3]},
+    ]
     lanes = {(source, row): lane for source, row, lane in assign_lanes(graph)}
     assert lanes[0, 2] != lanes[0, 3]
     assert lanes[3, 5] in (lanes[0, 2], lanes[0, 3])

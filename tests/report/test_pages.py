@@ -94,8 +94,18 @@ def test_the_markdown_page_has_the_same_figures() -> None:
     tables = read_tables(pages["report.md"])
     for row, rung in zip(tables["step top-1, %"], document["ladder"]["rungs"], strict=True):
         p = rung["mcnemar"]["p"] if rung["mcnemar"] else None
-        shown = [rung["name"], format_figure(rung["top1"]), format_interval(rung["interval"]), format_figure(rung["top5"])]
-        assert row[:7] == [*shown, format_figure(rung["drop"]), format_interval(rung["drop_interval"]), format_figure(p)]
+        shown = [
+            rung["name"],
+            format_figure(rung["top1"]),
+            format_interval(rung["interval"]),
+            format_figure(rung["top5"]),
+        ]
+        assert row[:7] == [
+            *shown,
+            format_figure(rung["drop"]),
+            format_interval(rung["drop_interval"]),
+            format_figure(p),
+        ]
     rows = {row[0]: row[1:] for row in tables["class images"]}
     assert len(rows) == 30
     for item in document["metrics"]["per_class"]:
@@ -128,7 +138,11 @@ def test_a_changed_figure_is_seen() -> None:
     document, facts = make_report()
     page = Page(render_pages(document, facts)["report.html"])
     document["metrics"]["int8_accuracy"] = 1.25
-    wrong = [it for it in page.figures if json.loads(it["value"]) != look_up(json.loads(json.dumps(document)), it["data-place"])]
+    wrong = [
+        it
+        for it in page.figures
+        if json.loads(it["value"]) != look_up(json.loads(json.dumps(document)), it["data-place"])
+    ]
     assert {figure["data-place"] for figure in wrong} == {"/metrics/int8_accuracy"}
 
 
@@ -209,7 +223,15 @@ def test_the_card_says_what_the_network_is() -> None:
     """Data, training, accuracy, limits and the licence of the weights stand in the model card."""
     document, facts = make_report()
     card = render_card(document, facts)
-    for word in ("# Model card: demo", "1200 images", "8 epochs", "Emulated", "## Limits", "BSD 3-Clause", "not measured on a board"):
+    for word in (
+        "# Model card: demo",
+        "1200 images",
+        "8 epochs",
+        "Emulated",
+        "## Limits",
+        "BSD 3-Clause",
+        "not measured on a board",
+    ):
         assert word in card
     assert format_figure(document["metrics"]["int8_accuracy"], " %") in card
 

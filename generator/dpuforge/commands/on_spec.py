@@ -338,7 +338,14 @@ def report(specs: Annotated[list[Path], typer.Argument(help="One spec, or severa
         )
         for row in document["runs"]
     ]
-    columns = ("run", "float, %", "int8, %", "drop, points", f"fps on {document['board'] or 'no common board'}", "on the front")
+    columns = (
+        "run",
+        "float, %",
+        "int8, %",
+        "drop, points",
+        f"fps on {document['board'] or 'no common board'}",
+        "on the front",
+    )
     print_table("", columns, rows)
     for item in document["differences"]:
         print(item["words"])

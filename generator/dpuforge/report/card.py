@@ -46,7 +46,7 @@ def describe_licence(weights: str, backbone: str) -> str:
         return f"Started from the project's own file `{weights}`: say here whose it is and what its licence allows."
     if backbone.startswith("timm/"):
         return (
-            f"Started from timm's weights `{weights}`: each of its models has a licence of its own, on the model's page. "
+            f"Started from timm's weights `{weights}`: each of its models has a licence of its own, on its page. "
             "Weights trained on ImageNet also depend on the terms of that data set."
         )
     return (
@@ -59,5 +59,7 @@ def describe_licence(weights: str, backbone: str) -> str:
 def _find_artefacts(document: Mapping[str, Any]) -> dict[str, str]:
     """Return the exported files with their digests."""
     stages = document["provenance"]["stages"]
-    outputs = [stage["outputs"] for stage in stages if stage["stage"] == "deploy" or stage["stage"].startswith("compile/")]
+    outputs = [
+        stage["outputs"] for stage in stages if stage["stage"] == "deploy" or stage["stage"].startswith("compile/")
+    ]
     return {path: digest for found in outputs for path, digest in found.items()}

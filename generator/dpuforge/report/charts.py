@@ -19,7 +19,9 @@ def scale_ladder(rungs: Sequence[Mapping[str, Any]], gate: float | None) -> dict
 
     gate is the lowest accuracy that the gate allows, None without one; its place is "gate".
     """
-    values = [value for rung in rungs if rung["top1"] is not None for value in (rung["top1"], *(rung["interval"] or ()))]
+    values = [
+        value for rung in rungs if rung["top1"] is not None for value in (rung["top1"], *(rung["interval"] or ()))
+    ]
     values += [gate] if gate is not None else []
     if not values:
         return {"low": 0.0, "high": 100.0, "ticks": [], "rows": [None] * len(rungs), "gate": None}
@@ -87,7 +89,9 @@ def _log_ticks(low: float, high: float) -> list[float]:
     """Return 1, 2 and 5 times the powers of ten within the axis; powers of ten alone where that is many."""
     powers = range(math.floor(low), math.ceil(high) + 1)
     factors = (1, 2, 5) if high - low < 2 else (1,)
-    ticks = [float(factor * 10**power) if power >= 0 else factor * 10.0**power for power in powers for factor in factors]
+    ticks = [
+        float(factor * 10**power) if power >= 0 else factor * 10.0**power for power in powers for factor in factors
+    ]
     return [tick for tick in ticks if low <= math.log10(tick) <= high]
 
 
@@ -97,9 +101,7 @@ def draw_edges(graph: Sequence[Mapping[str, Any]]) -> str:
     lanes = max((lane for _, _, lane in arcs), default=0)
     width, height = 20 + LANE_PX * (lanes + 1), ROW_PX * len(graph)
     trunk = width - 10
-    parts = [
-        f'<svg class="edges" aria-hidden="true" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
-    ]
+    parts = [f'<svg class="edges" aria-hidden="true" width="{width}" height="{height}" viewBox="0 0 {width} {height}">']
     for source, row, lane in arcs:
         top, bottom = _middle(source), _middle(row)
         if lane == 0:
@@ -108,8 +110,8 @@ def draw_edges(graph: Sequence[Mapping[str, Any]]) -> str:
             x = trunk - LANE_PX * lane
             parts.append(f'<path class="edge skip" d="M{trunk} {top}C{x} {top} {x} {top} {x} {top + 14}')
             parts.append(f'V{bottom - 14}C{x} {bottom} {x} {bottom} {trunk} {bottom}"/>')
-    for number, row in enumerate(graph):
-        parts.append(f'<circle class="dot {row["device"]}" cx="{trunk}" cy="{_middle(number)}" r="5"/>')
+    for number, operator in enumerate(graph):
+        parts.append(f'<circle class="dot {operator["device"]}" cx="{trunk}" cy="{_middle(number)}" r="5"/>')
     return "".join(parts) + "</svg>"
 
 

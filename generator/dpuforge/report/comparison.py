@@ -1,4 +1,4 @@
-"""Several runs side by side: a table, the Pareto front of accuracy and frame rate, and how their specs differ in words."""
+"""Several runs side by side: a table, the Pareto front of accuracy and frame rate, and how their specs differ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGES = {"comparison.md": False, "comparison.html": True}
 
 
 def build_comparison(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return the document of comparison.json: one row a run, the board compared on, who is on the front, differences."""
+    """Return the document of comparison.json: a row for each run, the board compared on, the differences."""
     documents = [document for document, _ in runs]
     board = find_common_board(documents)
     rows = [_describe(document, board) for document in documents]
@@ -59,11 +59,7 @@ def _describe(document: Mapping[str, Any], board: str | None) -> dict[str, Any]:
 def find_front(points: Sequence[tuple[float | None, float | None]]) -> set[int]:
     """Return the places of the points that no other point beats in both figures; a point without figures is on none."""
     known = [(place, a, b) for place, (a, b) in enumerate(points) if a is not None and b is not None]
-    return {
-        place
-        for place, a, b in known
-        if not any(c >= a and d >= b and (c > a or d > b) for _, c, d in known)
-    }
+    return {place for place, a, b in known if not any(c >= a and d >= b and (c > a or d > b) for _, c, d in known)}
 
 
 def list_differences(names: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -73,7 +69,9 @@ def list_differences(names: Sequence[str], settings: Sequence[Mapping[str, Any]]
     for key in keys:
         values = [_show(each[key]) if key in each else "not set" for each in settings]
         if len(set(values)) > 1:
-            groups = {value: [name for name, own in zip(names, values, strict=True) if own == value] for value in values}
+            groups = {
+                value: [name for name, own in zip(names, values, strict=True) if own == value] for value in values
+            }
             words = "; ".join(f"{value} in {_join(members)}" for value, members in groups.items())
             found.append({"key": key, "values": values, "words": f"{key}: {words}"})
     return found
@@ -101,7 +99,7 @@ def _render(name: str, escape: bool, document: Mapping[str, Any]) -> str:
 
 
 def place_points(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return ticks of both axes and the place of each run in percent of the plot; None where no run has both figures."""
+    """Return ticks of both axes and the place of each run in percent of the plot; None where no run has both."""
     points = [(row["fps"][1], row["int8_accuracy"]) if row["fps"] and row["int8_accuracy"] else None for row in rows]
     known = [point for point in points if point]
     if not known:

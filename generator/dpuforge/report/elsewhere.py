@@ -43,10 +43,12 @@ def log_elsewhere(
         try:
             lines.append(loggers[place]())
         except ImportError as error:
-            package = {TENSORBOARD: "tensorboardX", MLFLOW: "mlflow-skinny"}[place]
+            package = {TENSORBOARD: "tensorboardX", MLFLOW: "mlflow"}[place]
             lines.append(f"warning: not logged to {place}: {error}; pip install {package}")
         except Exception as error:  # a server that is down must not cost the report
-            lines.append(f"warning: not logged to {place}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            lines.append(
+                f"warning: not logged to {place}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            )
     return lines
 
 
@@ -101,14 +103,19 @@ def log_mlflow(document: Mapping[str, Any], facts: Facts, folder: Path, uri: str
     """
     from mlflow import MlflowClient
 
+    artifacts = None if uri else (folder / "mlflow" / "artifacts").resolve().as_uri()
     uri = uri or _local_store(folder / "mlflow")
     client, name = MlflowClient(tracking_uri=uri), str(document["project"])
     found = client.get_experiment_by_name(name)
-    experiment = found.experiment_id if found else client.create_experiment(name)
+    experiment = found.experiment_id if found else client.create_experiment(name, artifact_location=artifacts)
     known = client.search_runs([experiment], f"tags.`{_DIGEST_TAG}` = '{digest(document)}'", max_results=1)
     if known:
         return f"mlflow: {uri} has these figures already, run {known[0].info.run_id}"
-    tags = {_DIGEST_TAG: digest(document), "emulated": str(document["emulated"]), "spec_sha256": document["spec_sha256"]}
+    tags = {
+        _DIGEST_TAG: digest(document),
+        "emulated": str(document["emulated"]),
+        "spec_sha256": document["spec_sha256"],
+    }
     run = client.create_run(experiment, run_name=name, tags=tags).info.run_id
     try:
         _fill_run(client, run, document, facts, folder)
@@ -120,8 +127,9 @@ def log_mlflow(document: Mapping[str, Any], facts: Facts, folder: Path, uri: str
 
 
 def _local_store(folder: Path) -> str:
+    """Return the address of a database in a folder: MLflow keeps its stores of plain files alive no longer."""
     folder.mkdir(parents=True, exist_ok=True)
-    return folder.resolve().as_uri()
+    return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 
 def _fill_run(client: Any, run: str, document: Mapping[str, Any], facts: Facts, folder: Path) -> None:

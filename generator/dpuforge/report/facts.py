@@ -1,4 +1,4 @@
-"""What a report is made of beside the results: the spec's text, the files that stages left, what the hardware will do."""
+"""What a report is made of beside the results: the spec's text, files that stages left, what the hardware will do."""
 
 from __future__ import annotations
 

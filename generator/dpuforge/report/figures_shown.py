@@ -1,4 +1,4 @@
-"""How a figure of the report's document is shown: the same text in Markdown and HTML, with its place in the document."""
+"""How a figure of the report's document is shown: the same text in Markdown and HTML, with its place there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sections of the report beside the ladder: training, data, quantisation, hardware, provenance, and what is missing."""
+"""The sections of the report beside the ladder: training, data, quantisation, provenance, and what is missing."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Histogram:
         inside = rounded[(rounded >= -top) & (rounded <= top - 1)]
         bins = ((inside + top) * (BINS / (2 * top))).long()
         self.counts += torch.bincount(bins, minlength=BINS)
-        self.levels |= set(inside.unique().long().tolist())
+        self.levels |= set(torch.bincount((inside + top).long()).nonzero().flatten().tolist())
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts with what places them: bits, fix position, smallest and largest value, levels in use."""
