@@ -42,6 +42,7 @@ FEWEST_PASSES = 100
 TRIAL_PASSES = 1000  # for trying a change of setting that the diagnosis suggests
 COSTLY_LAYERS = 5  # named in the log
 HISTOGRAM_IMAGES = 16  # at most, of the validation split
+SHOWN_FILES = ("pictures.json", "histograms.json")  # for the report alone
 
 
 def print_table(rows):
@@ -228,6 +229,9 @@ def note_figures(stage, split, labels, of_float, of_int8):
 
 def evaluate(stage, arguments):
     """Measure both networks, write every figure down, hold int8 against the gate."""
+    for name in SHOWN_FILES:  # of an earlier run, perhaps with another quantizer
+        if (stage.folder / name).exists():
+            (stage.folder / name).unlink()
     split = Split(arguments, SPLIT)
     note_figures(stage, split, *predict_both(stage, arguments, split))
     print_table(stage.metrics["per_class"])

@@ -106,7 +106,19 @@ def map_class(model, image, path, index, features=None):
 
 
 def map_images(model, quantizer, images, chosen, predictions):
-    """Return {place: {"layer", "float_map", "int8_map"}}; int8_map is None where the quantizer shows no features."""
+    """Return {place: {"layer", "float_map", "int8_map"}}; int8_map is None where the quantizer shows no features.
+
+    A network that no map can be drawn of costs a line in the log, and not the evaluation.
+    """
+    try:
+        return _map_images(model, quantizer, images, chosen, predictions)
+    except RuntimeError as error:
+        print("no class activation maps: {}".format(" ".join(str(error).split())))
+        return {}
+
+
+def _map_images(model, quantizer, images, chosen, predictions):
+    """Do what map_images does, or raise RuntimeError where gradients do not reach the feature maps."""
     ask = getattr(quantizer, "features", None)
     maps, modules = {}, None
     for place in chosen[:MAPS]:
