@@ -12,8 +12,8 @@ from dpuforge.execute.compile_log import find_failures
 from dpuforge.execute.faults import PREFIX, Fault, list_codes, look_up
 from dpuforge.execute.log_scan import scan_log
 from dpuforge.load.boards.catalogue import shipped_catalogue
-from dpuforge.load.explain import Origin
 from dpuforge.load.load_spec import load_project
+from dpuforge.records.origin import Origin
 
 _MOST = 6  # faults told of one log
 

@@ -65,11 +65,11 @@ def _judge(spec: Path, root: Path, build: Path) -> StageResult:
 
 def _check(job: Job, xmodel: Path, metrics: dict[str, Any]) -> None:
     """Fill metrics; raise a UserError at the first check that fails, with the boards' figures already in place."""
+    _check_context(xmodel.parent.parent)
     if not xmodel.is_file():
         raise StageError(f"{xmodel} does not exist", "run the deploy stage; only target_device DPU writes an xmodel")
     graph = read_xmodel(xmodel)
     print(f"read {xmodel.name}: {len(graph.ops)} operators")
-    _check_context(xmodel.parent.parent)
     metrics["integer_run"] = _run_on_integers(graph, xmodel.parent / _DUMP)
     estimates = estimate_boards(job.catalogue, neutral_operators(graph), job.targets)
     metrics["boards"] = {estimate.board.board: _describe(estimate) for estimate in estimates}

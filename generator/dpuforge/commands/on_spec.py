@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpuforge.commands.show_faults import choose_engine, explain_word, make_question, print_faults
 from dpuforge.commands.screen import paint, print_json, print_message, print_table
+from dpuforge.commands.show_faults import choose_engine, explain_word, make_question, print_faults
 from dpuforge.errors import ExitCode, Problem, UsageError, UserError
 
 if TYPE_CHECKING:

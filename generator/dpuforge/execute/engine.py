@@ -19,6 +19,8 @@ ENGINE_VARIABLE = "DPUFORGE_ENGINE"
 _PATIENCE_SECONDS = 120  # for an engine that was asked something; a dead daemon may never answer
 _REGISTRY_SECONDS = 20  # for a registry that is asked how large an image is
 
+Answer = subprocess.CompletedProcess[str]
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -29,7 +31,7 @@ class Engine:
     version: str
     rootless: bool = False
 
-    def ask(self, *words: str, patience_seconds: float = _PATIENCE_SECONDS) -> subprocess.CompletedProcess[str]:
+    def ask(self, *words: str, patience_seconds: float = _PATIENCE_SECONDS) -> Answer:
         """Run a short command of the engine and return what it said; one that hangs ends with exit code 124."""
         return _ask(self.path, words, patience_seconds)
 
