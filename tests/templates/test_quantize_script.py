@@ -259,7 +259,7 @@ def test_a_change_between_the_modes_is_refused(trained: Path, mode: str) -> None
 
 
 def test_all_modes_carry_one_hash_of_what_they_quantised_with(trained: Path) -> None:
-    """calib, test and deploy of one calibration record the same hash; other settings of the calibration, another one."""
+    """calib, test and deploy of one calibration record the same hash; other settings give another one."""
     set_up(trained)
     contexts = []
     for mode, stage in (("calib", "calibrate"), ("test", "test"), ("deploy", "deploy")):
