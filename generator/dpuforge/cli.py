@@ -10,7 +10,16 @@ from typing import Annotated, NoReturn
 import typer
 
 from dpuforge import __version__
-from dpuforge.commands import bundle_board, lock_board, on_changes, on_hardware, on_machine, on_spec, on_xmodel
+from dpuforge.commands import (
+    bundle_board,
+    lock_board,
+    migrate_spec,
+    on_changes,
+    on_hardware,
+    on_machine,
+    on_spec,
+    on_xmodel,
+)
 from dpuforge.commands.screen import PlainCommand, PlainGroup, print_message, set_colour
 from dpuforge.errors import ExitCode, Interrupted, UserError
 
@@ -32,6 +41,7 @@ for command in (
     on_spec.generate,
     on_spec.check,
     on_changes.diff,
+    migrate_spec.migrate,
     on_spec.plan,
     on_spec.run,
     on_spec.report,
