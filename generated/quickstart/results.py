@@ -9,6 +9,7 @@ before torch: it also settles how torch's idle threads wait, which is read once.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import hashlib
 import json
 import os
@@ -19,6 +20,8 @@ import time
 import traceback
 from pathlib import Path
 
+with contextlib.suppress(OSError):  # a stage that takes too long is aborted and shows where it was,
+    faulthandler.enable(os.dup(2))  # also while its output is captured
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl on a busy machine
 
 PROJECT = "quickstart"

@@ -107,7 +107,8 @@ def execute(job: Job, planned: Plan, work: Work, watch: Watch) -> tuple[StageRes
     folders = Folders(job.root, job.generated(), job.build)
     check = make_check(job)
     with watch(len(work.stages)) as observer:
-        return run_stages(work.stages, planned.stages, work.place, folders, observer, work.jobs, check)
+        limits = job.project.run.time_limit
+        return run_stages(work.stages, planned.stages, work.place, folders, observer, work.jobs, check, limits)
 
 
 def report(job: Job, planned: Plan, toolchain: str = "") -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpuforge.commands.screen import paint, print_json, print_message, print_table
+from dpuforge.commands.show_faults import choose_engine, explain_word, make_question, print_faults
 from dpuforge.errors import ExitCode, Problem, UsageError, UserError
 
 if TYPE_CHECKING:
@@ -111,7 +112,9 @@ def _problems_json(problems: tuple[Problem, ...]) -> dict[str, Any]:
 
 
 def explain(
-    spec: Annotated[Path, typer.Argument(help="The spec file, or FILE:LINE of a generated file.")], json_: Json = False
+    spec: Annotated[Path, typer.Argument(metavar="SPEC|FILE:LINE|CODE", help="A spec, a generated line, or a code.")],
+    says: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="With a code: the spec that led there.")] = None,
+    json_: Json = False,
 ) -> None:
     """Show every effective value of a spec and where it came from, and what part of a picture the network sees.
 
@@ -119,10 +122,15 @@ def explain(
 
     With a line of a generated file (dpuforge explain generated/quickstart/train.py:33): the template's line that made
     it, and the keys of the spec that it prints or depends on, each with its place.
+
+    With a code of AMD's quantizer or compiler (dpuforge explain QUANTIZER_TORCH_NO_FORWARD spec/quickstart.yaml): its
+    cause, the keys of the spec that lead there, and a remedy.
     """
     file, _, line = str(spec).rpartition(":")
     if line.isdigit() and file and not spec.exists():
         _explain_line(Path(file), int(line), json_)
+    elif says is not None or (not spec.exists() and spec.suffix not in (".yaml", ".yml")):
+        explain_word(str(spec), says, json_)
     else:
         _explain_spec(spec, json_)
 
@@ -270,8 +278,8 @@ def plan(spec: Spec, toolchain: ToolchainName = None, json_: Json = False) -> No
         for file in files:
             why = f" ({file['why']})" if file["why"] else ""
             print(f"{paint(file['change'], 9)} {job.project.project}/{file['path']}{why}")
-        rows = [(row["stage"], row["why"] or "fresh", row["minutes"]) for row in stages]
-        print_table("", ("stage", "why it must run", "minutes, last time"), rows)
+        rows = [(row["stage"], row["where"], row["why"] or "fresh", row["minutes"]) for row in stages]
+        print_table("", ("stage", "where", "why it must run", "minutes, last time"), rows)
     pending = bool(files) or any(row["why"] for row in stages)
     raise typer.Exit(ExitCode.DRIFT if pending else ExitCode.DONE)
 
@@ -285,6 +293,8 @@ def run(
     jobs: Annotated[int, typer.Option(min=1, help="Boards to compile side by side.")] = 1,
     overwrite: Overwrite = False,
     keep: Keep = False,
+    engine: Annotated[str, typer.Option(help="docker or podman, for toolchain container; default: the spec's.")] = "",
+    pull: Annotated[bool, typer.Option("--pull", help="Fetch AMD's image where it is missing (tens of GB).")] = False,
 ) -> None:
     """Generate the scripts, then run every stage that is stale, and report.
 
@@ -300,10 +310,12 @@ def run(
 
     edits = choose_edits(overwrite, keep)
     request = running.Request(toolchain or "", tuple(board or ()), Selection(start, until), jobs, edits)
+    request = replace(request, engine=choose_engine(engine), pull=make_question(pull))
     document, failed = pipeline.run(spec, request, RunProgress)
     _print_summary(document)
     if failed is not None:
         print_message(f"stage {failed.key} failed: {failed.reason}\nhelp: read {failed.log}")
+        print_faults(spec, failed.log)
         _explain_failure(spec, failed.log)
         raise typer.Exit(failed.exit_code)
 
