@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from dpuforge.errors import ExitCode, FormatError, UserError
+from dpuforge.errors import ExitCode, FormatError, MissingToolError
 from dpuforge.execute.results import read_result
 from dpuforge.execute.run_stages import (
     LOG,
@@ -20,9 +19,9 @@ from dpuforge.execute.run_stages import (
     check_tools,
     select_stages,
 )
-from dpuforge.execute.staleness import describe_inputs, explain_age, explain_staleness, hash_inputs
+from dpuforge.execute.staleness import Present, explain_changes
 from dpuforge.execute.toolchain import ToolchainPlace, find_toolchain
-from dpuforge.looking import add_sources, is_known, look_at_network, remember
+from dpuforge.looking import is_known, look_at_network, remember
 from dpuforge.plan.flow_contexts import find_image
 from dpuforge.records.files import Edits
 from dpuforge.records.job import Job
@@ -75,15 +74,12 @@ def choose_work(job: Job, plan: Plan, request: Request) -> Work:
     others, selection = job.other_boards(request.boards), request.selection
     if selection.start == "report":
         return Work(place)
-    planned = add_sources(plan, job.build).stages
-    stages = [stage for stage in planned if not stage.board or stage.board not in others]
+    stages = [stage for stage in plan.stages if not stage.board or stage.board not in others]
     until_report = Selection(selection.start, "" if selection.until == "report" else selection.until)
     chosen = select_stages(stages, until_report)
     check_tools([stage for stage, _ in chosen], place)
     if any("model.py" in stage.scripts for stage, _ in chosen):
         _look_before_running(job, place, [stage for stage, _ in chosen])
-        sources = {stage.key: stage for stage in add_sources(plan, job.build).stages}
-        chosen = tuple((sources[stage.key], forced) for stage, forced in chosen)
     return Work(place, chosen, request.jobs)
 
 
@@ -166,21 +162,34 @@ def find_outdated(job: Job, plan: Plan, results: Mapping[str, StageResult], chan
 
     changed names the generated files that are not what the spec says now. The one rule for everything that prints.
     """
-    place = _find_place_if_any(job)
+    place = find_place_if_any(job)
+    present = Present(job.root, job.build, read_scripts(job, plan), place)
     outdated: dict[str, str] = {}
     for stage in plan.stages:
         result = results.get(stage.key)
         if result is None or result.status is Status.SKIPPED:
             continue
-        inputs = describe_inputs(stage, place, job.generated(), job.root, results)
         why = (
             _explain_needs(stage, results, outdated)
             or next((f"the spec now says otherwise in {name}" for name in stage.scripts if name in changed), "")
-            or explain_age(result, inputs, place.name, job.root)
+            or explain_changes(stage, result, _leave_other_toolchain(present, result))
         )
         if why:
             outdated[stage.key] = why
     return outdated
+
+
+def read_scripts(job: Job, plan: Plan) -> dict[str, str]:
+    """Return {path: text} of the generated files on disk that decide stages."""
+    names = {name for stage in plan.stages for name in stage.scripts}
+    folder = job.generated()
+    return {name: (folder / name).read_text("utf-8") for name in sorted(names) if (folder / name).is_file()}
+
+
+def _leave_other_toolchain(present: Present, result: StageResult) -> Present:
+    """A result of another toolchain is judged by all else: its versions cannot be had here."""
+    same = present.place is not None and result.toolchain.get("name") in (present.place.name, "dpuforge")
+    return present if same else replace(present, place=None)
 
 
 def _explain_needs(stage: PlannedStage, results: Mapping[str, StageResult], outdated: Mapping[str, str]) -> str:
@@ -194,28 +203,9 @@ def _explain_needs(stage: PlannedStage, results: Mapping[str, StageResult], outd
     return ""
 
 
-def _find_place_if_any(job: Job) -> ToolchainPlace:
-    """Return where the spec's stages run, or a place without a name where its toolchain is not on this machine."""
+def find_place_if_any(job: Job, toolchain: str = "") -> ToolchainPlace | None:
+    """Return where the project's stages run, or None where its toolchain is not on this machine."""
     try:
-        return find_place(job, "")
-    except UserError:
-        return ToolchainPlace("", "", {}, {})
-
-
-def find_stale(job: Job, plan: Plan, toolchain: str) -> list[dict[str, Any]]:
-    """Return one row per stage: its key, why it must run ("" where it need not or cannot), its minutes last time."""
-    place = find_place(job, toolchain)
-    plan = add_sources(plan, job.build)
-    results = read_results(job, plan)
-    stale: dict[str, str] = {}
-    rows = []
-    for stage in plan.stages:
-        key = hash_inputs(describe_inputs(stage, place, job.generated(), job.root, results))
-        missing = any(place.find_tool(tool) is None for tool in stage.tools)
-        waits = [name for name in stage.needs if stale.get(name)]
-        why = explain_staleness(job.build / stage.key, key, job.root) or (f"after {waits[0]}" if waits else "")
-        stale[stage.key] = why = "" if missing else why
-        last = results.get(stage.key)
-        minutes = round(last.seconds / 60, 2) if last and last.seconds else None
-        rows.append({"stage": stage.key, "why": why, "minutes": minutes})
-    return rows
+        return find_place(job, toolchain)
+    except MissingToolError:
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 from dpuforge.plan.artifacts import plan_files
 from dpuforge.plan.stages import plan_stages
@@ -20,8 +21,23 @@ def make_plan(project: Project, targets: Sequence[BoardTarget], release: Release
         command=f"dpuforge generate {project.spec.path}",
         spec_sha256=digest,
         files=plan_files(project, targets, release),
-        stages=plan_stages(project, digest, [target.board for target in targets]),
+        stages=plan_stages(project, [target.board for target in targets], _find_settings(project, targets)),
     )
+
+
+def _find_settings(project: Project, targets: Sequence[BoardTarget]) -> dict[str, Any]:
+    """Return what decides the checks that dpuforge makes itself: keys of the spec, and the DPU of each board."""
+    return {
+        "target.dpu_subgraphs": project.target.dpu_subgraphs,
+        "target.net_name": project.target.net_name,
+        "quantization.target_device": project.quantization.target_device,
+        **{f"board {target.board}": _describe_target(target) for target in targets},
+    }
+
+
+def _describe_target(target: BoardTarget) -> str:
+    digest = hashlib.sha256(repr(target).encode()).hexdigest()
+    return f"{target.target} {target.fingerprint_text} ({digest[:8]})"
 
 
 def hash_sources(project: Project) -> str:
