@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dpuforge.load.backbones import load_backbones
+from dpuforge.load.backbones import DEFAULT_INPUT, load_backbones
 from dpuforge.records.job import Job
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.project import Method, Project
@@ -76,7 +76,7 @@ def _find_gmacs(project: Project) -> float:
     known = load_backbones().get(project.model.backbone)
     if known is None:
         return _UNKNOWN_GMACS
-    crop = next(iter(known.weights.values())).crop if known.weights else 224
+    crop = known.default_weights.crop if known.weights else DEFAULT_INPUT
     return known.gmacs * project.model.input.height * project.model.input.width / crop**2
 
 

@@ -23,6 +23,7 @@ from dpuforge.foreseeing import foresee_minutes
 from dpuforge.records.files import FileChange, RenderedFile
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan, PlannedStage
+from dpuforge.render.folder import compare_folder
 from dpuforge.running import Request, find_place_if_any
 
 _VERSION = 1
@@ -124,18 +125,28 @@ def describe_plan(job: Job, plan: Plan, files: Sequence[RenderedFile], rows: Seq
 
 def save_plan(path: Path, request: Request, document: Mapping[str, Any]) -> None:
     """Write a plan, with the request that it answers, for `run --plan`."""
-    write_json(path, {"dpuforge_plan": _VERSION, "request": asdict(request), **document})
+    asked = {"toolchain": request.toolchain, "boards": request.boards, "selection": asdict(request.selection)}
+    write_json(path, {"dpuforge_plan": _VERSION, "request": asked, **document})
 
 
-def read_request(path: Path, jobs: int) -> tuple[Request, dict[str, Any]]:
-    """Return the request of a saved plan, and what it binds; raise UsageError or FormatError for another file."""
+def hold_to_approval(job: Job, plan: Plan, files: Sequence[RenderedFile], request: Request) -> None:
+    """Raise DriftError where a run would do anything else than the plan that was saved says."""
+    if request.approved is not None:
+        changes = compare_folder(files, job.generated())
+        refuse_other(
+            request.approved, describe_plan(job, plan, files, foresee(job, plan, files, changes, request).rows)
+        )
+
+
+def read_approval(path: Path, jobs: int) -> Request:
+    """Return the request of a saved plan, bound to it; raise UsageError or FormatError for another file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found.pop("dpuforge_plan") != _VERSION:
             raise KeyError
         asked = found.pop("request")
         selection = Selection(**asked["selection"])
-        return Request(str(asked["toolchain"]), tuple(asked["boards"]), selection, jobs), found
+        return Request(str(asked["toolchain"]), tuple(asked["boards"]), selection, jobs, approved=found)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", "make it with `dpuforge plan SPEC --out FILE`") from None
     except (ValueError, KeyError, TypeError, AttributeError):

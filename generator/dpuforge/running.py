@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from dpuforge.errors import ExitCode, FormatError, MissingToolError
 from dpuforge.execute.results import read_result
@@ -23,7 +24,7 @@ from dpuforge.execute.staleness import Present, explain_changes
 from dpuforge.execute.toolchain import ToolchainPlace, find_toolchain
 from dpuforge.looking import is_known, look_at_network, remember
 from dpuforge.plan.flow_contexts import find_image
-from dpuforge.records.files import Edits
+from dpuforge.records.files import Edits, FileChange
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan, PlannedStage
 from dpuforge.records.result import StageResult, Status
@@ -43,7 +44,7 @@ class Failure:
 class Request:
     """What the user asked to run; toolchain "" means the spec's, boards () all of them.
 
-    edits says what becomes of generated files that a person edited.
+    edits says what becomes of generated files that a person edited; approved is the saved plan that binds the run.
     """
 
     toolchain: str = ""
@@ -51,15 +52,21 @@ class Request:
     selection: Selection = field(default_factory=Selection)
     jobs: int = 1
     edits: Edits = Edits.REFUSE
+    approved: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a request comes down to: (stage, forced) in order, none where only the report is wanted, and the place."""
+    """What a request comes down to: (stage, forced) in order, none where only the report is wanted, and the place.
+
+    changes are those of the generated files, kept the open files that hold the lock, once there are any.
+    """
 
     place: ToolchainPlace
     stages: tuple[tuple[PlannedStage, bool], ...] = ()
     jobs: int = 1
+    changes: tuple[FileChange, ...] = ()
+    kept: tuple[int, ...] = ()
 
 
 Watch = Callable[[int], AbstractContextManager[Observer]]

@@ -55,9 +55,10 @@ def _compare_file(root: Path, name: str, size: int, time_ns: int, digest: str) -
         return
     if status.st_size == size and status.st_mtime_ns == time_ns:
         return
-    now = hash_file(root / name) if status.st_size == size else "another size"
-    if now != digest:
-        yield f"{show(name)} changed ({digest[:8]} -> {now[:8] if len(now) == len(digest) else f'{status.st_size} bytes'})"
+    if status.st_size != size:
+        yield f"{show(name)} changed ({size} -> {status.st_size} bytes)"
+    elif (now := hash_file(root / name)) != digest:
+        yield f"{show(name)} changed ({digest[:8]} -> {now[:8]})"
 
 
 def _find_new(root: Path, top: str, seen: Mapping[str, Any]) -> Iterator[str]:
@@ -118,7 +119,9 @@ def hash_listing(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             status = path.stat()
-            digest.update(os.fsencode(path.relative_to(folder)) + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            digest.update(
+                os.fsencode(path.relative_to(folder)) + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
+            )
     return digest.hexdigest()
 
 

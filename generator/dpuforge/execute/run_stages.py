@@ -30,13 +30,15 @@ _LAST_LINES = 3  # of the log, where nothing else says why a stage failed
 class Folders:
     """The three folders of a run: the project root, generated/<project>/ and build/<project>/.
 
-    earlier holds the texts of the generated files that the run's first step replaced.
+    earlier holds the texts of the generated files that the run's first step replaced; kept are the open files that
+    hold the lock on build/, which every stage inherits.
     """
 
     root: Path
     scripts: Path
     build: Path
     earlier: Mapping[str, str] = field(default_factory=dict)
+    kept: tuple[int, ...] = ()
 
 
 class Observer(Protocol):
@@ -186,7 +188,7 @@ class _StageRun:
             f"{', '.join(missing)} is AMD's, closed, and not on this machine: nothing was compiled and nothing is "
             f"emulated here. Inside AMD's image run: bash {' '.join((script, *self.stage.argv[1:]))}"
         )
-        return self._make_result(Status.SKIPPED, reason, 0.0)
+        return self._make_result(Status.SKIPPED, reason, 0.0).with_changes(scripts={}, settings={})
 
     def _script(self) -> Path:
         """Return the stage's script; below the root where it stands there, for messages that can be copied."""
@@ -231,7 +233,8 @@ class _StageRun:
         argv = [*programs[self.stage.runner], first, *self.stage.argv[1:], *where]
         key = self.stage.key
         show = lambda text: self.observer.line(key, text)  # noqa: E731
-        return run_logged(argv, self.folders.build, self.place.env, self.folder / LOG, show, self.stop)
+        kept = self.folders.kept
+        return run_logged(argv, self.folders.build, self.place.env, self.folder / LOG, show, self.stop, kept)
 
     def _find_failure(self, code: int, result: StageResult) -> str:
         """Return why the stage failed, or ""; a zero exit code does not outweigh an error in the log."""
@@ -263,7 +266,7 @@ class _StageRun:
             inputs,
             outputs,
             board=self.stage.board,
-            scripts=scripts if status is not Status.SKIPPED else {},
+            scripts=scripts,
             settings=dict(self.stage.settings),
         )
 

@@ -121,9 +121,7 @@ def _compare_data(stage: PlannedStage, result: StageResult, present: Present) ->
         yield from find_data_changes(read_seen(present.build / stage.key), stage.folders, present.root)
 
 
-def _compare_files(
-    recorded: Mapping[str, str], folders: tuple[str, ...], present: Present, word: str
-) -> Iterator[str]:
+def _compare_files(recorded: Mapping[str, str], folders: tuple[str, ...], present: Present, word: str) -> Iterator[str]:
     for name, before in recorded.items():
         now = before if name in folders else present.hash(name)
         if not now:
@@ -132,9 +130,7 @@ def _compare_files(
             yield f"{name} {word} ({before[:8]} -> {now[:8]})"
 
 
-def _compare_toolchain(
-    stage: PlannedStage, recorded: Mapping[str, Any], place: ToolchainPlace | None
-) -> Iterator[str]:
+def _compare_toolchain(stage: PlannedStage, recorded: Mapping[str, Any], place: ToolchainPlace | None) -> Iterator[str]:
     if stage.runner == "dpuforge":
         place = ToolchainPlace("dpuforge", "", {}, {"dpuforge": hash_checks()})
     if place is None:
@@ -157,7 +153,7 @@ def _is_emulator(name: str) -> bool:
 
 
 def _is_same(one: str, two: str) -> bool:
-    """Compare versions; what one side does not know ("unknown", or a local tag as in 2.1+cpu) is not held against it."""
+    """Compare versions; what one side does not know ("unknown", or a local tag as in 2.1+cpu) does not count."""
     if "unknown" in (one, two):
         return True
     if ("+" in one) != ("+" in two):
