@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dpuforge import __version__
-from dpuforge.commands import bundle_board, lock_board, on_hardware, on_machine, on_plan, on_spec, on_xmodel
+from dpuforge.commands import bundle_board, lock_board, on_hardware, on_machine, on_plan, on_record, on_spec, on_xmodel
 from dpuforge.commands.screen import PlainCommand, PlainGroup, print_message, set_colour
 from dpuforge.errors import ExitCode, Interrupted, UserError, explain_disk_error
 
@@ -33,6 +33,8 @@ for command in (
     on_spec.check,
     on_spec.diff,
     on_plan.plan,
+    on_record.verify,
+    on_record.pack,
     on_spec.run,
     on_spec.report,
     on_hardware.boards,

@@ -22,7 +22,8 @@ project: squares
 model: {{backbone: resnet18, weights: none, input: {{height: 16, width: 16}}}}
 classes: [a, b]
 data: {{train: {train}, validation: images/validation, test: images/test}}
-quantization: {{calibration: {{images: 1}}}}
+transfer: {{method: fine_tuning}}
+quantization: {{calibration: {{images: 2, batch_size: 1}}}}
 target: {{vitis_ai: "3.0", boards: [KV260]}}
 """
 

@@ -279,7 +279,9 @@ def test_a_broken_result_counts_as_none(tmp_path: Path, text: str) -> None:
 
 def test_a_result_survives_the_round_trip(tmp_path: Path) -> None:
     """What is written is what is read."""
-    result = StageResult("evaluate", Status.DONE, metrics={"float_accuracy": 97.5}, outputs={"a": "b"}, scripts={"evaluate.py": "c"})
+    result = StageResult(
+        "evaluate", Status.DONE, metrics={"float_accuracy": 97.5}, outputs={"a": "b"}, scripts={"evaluate.py": "c"}
+    )
     (tmp_path / RESULT).write_text(json.dumps(result.to_json()))
     assert read_result(tmp_path) == result
 

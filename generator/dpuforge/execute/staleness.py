@@ -130,6 +130,11 @@ def _compare_files(recorded: Mapping[str, str], folders: tuple[str, ...], presen
             yield f"{name} {word} ({before[:8]} -> {now[:8]})"
 
 
+def find_version_changes(stage: PlannedStage, result: StageResult, place: ToolchainPlace) -> Iterator[str]:
+    """Yield in what the toolchain that made a result differs from the one here."""
+    yield from _compare_toolchain(stage, result.toolchain, place)
+
+
 def _compare_toolchain(stage: PlannedStage, recorded: Mapping[str, Any], place: ToolchainPlace | None) -> Iterator[str]:
     if stage.runner == "dpuforge":
         place = ToolchainPlace("dpuforge", "", {}, {"dpuforge": hash_checks()})
