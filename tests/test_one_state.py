@@ -46,12 +46,21 @@ def root(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "elsewhere", copy_function=shutil.copy))
 
 
-def test_what_snakemake_ran_is_fresh_and_not_repeated(root: Path) -> None:
+@pytest.fixture(scope="module")
+def finished(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The project after `dpuforge run`, and how that ended."""
+    root = Path(shutil.copytree(made, tmp_path_factory.mktemp("state") / "finished", copy_function=shutil.copy))
+    return root, dpuforge(root, "run")
+
+
+def test_what_snakemake_ran_is_fresh_and_not_repeated(
+    made: Path, finished: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
     """plan says fresh for every stage of the Snakefile, run does the rest alone, and then nothing is pending."""
-    before = plan_stages(root)
+    before = plan_stages(made)
     assert {name for name, row in before.items() if row["state"] == "fresh"} == BY_SNAKEMAKE
     assert before["preflight"]["why"] == "never run"
-    done = dpuforge(root, "run")
+    root, done = finished
     assert done.returncode == 0, done.stderr
     assert started(done) == {"preflight"}
     after = dpuforge(root, "plan")
@@ -80,9 +89,11 @@ def test_a_stale_stage_says_what_changed_from_what_to_what(root: Path) -> None:
     assert rows["deploy"]["state"] == "stale"  # it reads net.py, too
 
 
-def test_a_board_more_makes_stale_exactly_what_run_repeats(root: Path) -> None:
+def test_a_board_more_makes_stale_exactly_what_run_repeats(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
     """plan judges the files that would be generated, not those on disk."""
-    assert dpuforge(root, "run").returncode == 0
+    root = Path(shutil.copytree(finished[0], tmp_path / "more"))
     (root / "spec/squares.yaml").write_text(SPEC.replace("[KV260]", "[KV260, ZCU102]"))
     rows = plan_stages(root)
     stale = {name for name, row in rows.items() if row["state"] == "stale"}

@@ -82,6 +82,14 @@ def read_end(run: subprocess.Popen[str]) -> str:
     return printed
 
 
+def kill(run: subprocess.Popen[str]) -> None:
+    """Kill a process and nothing that it started."""
+    run.kill()
+    run.wait()
+    if run.stdout is not None:
+        run.stdout.close()
+
+
 def outcome(root: Path) -> dict[str, str]:
     """Return the digests of what both stages made."""
     results = [read_result(root / "build" / name) for name in ("one", "two")]
@@ -111,8 +119,7 @@ def test_kills_at_random_moments_lead_to_the_same_result(tmp_path: Path) -> None
     for _ in range(6):
         run = start_run(root)
         time.sleep(moments.uniform(0.1, 0.9))
-        run.kill()
-        run.wait()
+        kill(run)
         assert wait_until(lambda: is_silent(root / "build/beat"))
     assert "done two" in read_end(start_run(root))
     assert outcome(root) == outcome(tmp_path / "calm")
@@ -123,8 +130,7 @@ def test_a_worker_of_a_killed_run_is_gone_too(tmp_path: Path) -> None:
     run = start_run(tmp_path / "root")
     beat = tmp_path / "root/build/beat"
     assert wait_until(lambda: beat.exists() and beat.stat().st_size > 3, 20)
-    run.kill()
-    run.wait()
+    kill(run)
     assert wait_until(lambda: is_silent(beat))
 
 
@@ -134,11 +140,11 @@ def test_a_killed_guard_takes_its_stage_along(tmp_path: Path) -> None:
     script = "import os, time; print(os.getppid(), os.getpid(), flush=True); time.sleep(60)"
     pids: list[int] = []
 
-    def kill(text: str) -> None:
+    def kill_guard(text: str) -> None:
         pids.extend(map(int, text.split()))
         os.kill(pids[0], signal.SIGKILL)
 
-    code = run_logged([sys.executable, "-c", script], tmp_path, {}, tmp_path / "log", kill, threading.Event())
+    code = run_logged([sys.executable, "-c", script], tmp_path, {}, tmp_path / "log", kill_guard, threading.Event())
     assert code == -signal.SIGKILL
     stat = Path(f"/proc/{pids[1]}/stat")
     assert wait_until(lambda: not stat.exists() or stat.read_text().split()[2] == "Z")
@@ -192,8 +198,7 @@ def test_the_second_run_says_who_is_at_work(tmp_path: Path) -> None:
     said = str(refused.value)
     assert f"process {holder.pid} on {socket.gethostname()}, since 2" in said
     assert f"kill {holder.pid}" in said
-    holder.kill()
-    holder.wait()
+    kill(holder)
     with claim(tmp_path / "squares", print):
         assert json.loads((tmp_path / "squares/.lock").read_text())["pid"] == os.getpid()
 
@@ -208,8 +213,7 @@ def test_what_a_killed_run_left_is_ended_by_the_next(tmp_path: Path, monkeypatch
     assert run.stdout is not None
     assert run.stdout.readline() == "held\n"
     orphan = int(run.stdout.readline())
-    run.kill()
-    run.wait()
+    kill(run)
     said: list[str] = []
     with claim(tmp_path, said.append):
         pass
