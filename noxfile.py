@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 
 import nox
@@ -53,6 +55,18 @@ def slow(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Try inputs at random for a fixed time (DPUFORGE_FUZZ_SECONDS for each test, from DPUFORGE_FUZZ_SEED on)."""
     run_module(session, "pytest", "-q", "-m", "fuzz", *session.posargs)
+
+
+@nox.session
+def container(session: nox.Session) -> None:
+    """Run stages in a real container engine, with stand-ins for AMD's tools; as root it installs podman and runc."""
+    lacking = [name for name in ("podman", "runc") if shutil.which(name) is None]
+    if lacking and shutil.which("apt-get") is not None and os.geteuid() == 0:
+        session.run("apt-get", "update", "-qq", external=True)
+        session.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *lacking, external=True)
+    elif lacking:
+        session.error(f"{' and '.join(lacking)} missing: install them, or run this session as root on Debian or Ubuntu")
+    run_module(session, "pytest", "-q", "-m", "container or not slow", "tests/container", *session.posargs)
 
 
 @nox.session

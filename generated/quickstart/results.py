@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import faulthandler
 import hashlib
 import json
 import os
@@ -23,6 +24,8 @@ import time
 import traceback
 from pathlib import Path
 
+with contextlib.suppress(OSError):  # a stage that takes too long is aborted and shows where it was,
+    faulthandler.enable(os.dup(2))  # also while its output is captured
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl on a busy machine
 
 PROJECT = "quickstart"

@@ -10,7 +10,17 @@ from typing import Annotated, NoReturn
 import typer
 
 from dpuforge import __version__
-from dpuforge.commands import bundle_board, lock_board, on_hardware, on_machine, on_plan, on_record, on_spec, on_xmodel
+from dpuforge.commands import (
+    bundle_board,
+    lock_board,
+    on_changes,
+    on_hardware,
+    on_machine,
+    on_plan,
+    on_record,
+    on_spec,
+    on_xmodel,
+)
 from dpuforge.commands.screen import PlainCommand, PlainGroup, print_message, set_colour
 from dpuforge.errors import ExitCode, Interrupted, UserError, explain_disk_error
 
@@ -31,7 +41,7 @@ for command in (
     on_spec.explain,
     on_spec.generate,
     on_spec.check,
-    on_spec.diff,
+    on_changes.diff,
     on_plan.plan,
     on_record.verify,
     on_record.pack,

@@ -60,12 +60,14 @@ def load(path: Path) -> Job:
     """
     catalogue = shipped_catalogue()
     loaded = load_project(path, catalogue)
-    return Job(loaded.project, find_root(path), catalogue, resolve_targets(catalogue, loaded), loaded.warnings)
+    targets = resolve_targets(catalogue, loaded)
+    return Job(loaded.project, find_root(path), catalogue, targets, loaded.warnings, loaded.origins)
 
 
 def plan(job: Job) -> Plan:
     """Say which files and which stages a spec leads to."""
-    return make_plan(job.project, job.targets, job.release)
+    settings = {key: origin.value for key, origin in job.origins.items()}
+    return make_plan(job.project, job.targets, job.release, settings)
 
 
 def render(planned: Plan) -> tuple[RenderedFile, ...]:
@@ -114,7 +116,8 @@ def execute(job: Job, planned: Plan, work: Work, watch: Watch) -> tuple[StageRes
     folders = Folders(job.root, job.generated(), job.build, earlier, work.kept)
     check = make_check(job)
     with watch(len(work.stages)) as observer:
-        results = run_stages(work.stages, planned.stages, work.place, folders, observer, work.jobs, check)
+        limits = job.project.run.time_limit
+        results = run_stages(work.stages, planned.stages, work.place, folders, observer, work.jobs, check, limits)
     remember_times(job, planned.stages, results)
     return results
 

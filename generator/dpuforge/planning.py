@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,10 @@ class State(str, Enum):
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage of a plan: why it would run ("" where it would not), or what it lacks; minutes where they are known."""
+    """One stage of a plan: why it would run ("" where it would not), or what it lacks.
+
+    minutes where they are known; where it runs, in words.
+    """
 
     stage: str
     state: State
@@ -50,6 +53,7 @@ class StageRow:
     lacks: str = ""
     minutes: float | None = None
     minutes_from: str = ""
+    where: str = ""
 
     @property
     def pending(self) -> bool:
@@ -75,7 +79,8 @@ def foresee(
     present = Present(job.root, job.build, texts, place, earlier)
     rows: dict[str, StageRow] = {}
     for stage, forced in _choose(job, plan, request):
-        rows[stage.key] = _foresee_stage(job, stage, present, rows, forced)
+        where = place.of(stage.name).where if place is not None else ""
+        rows[stage.key] = replace(_foresee_stage(job, stage, present, rows, forced), where=where)
     name = request.toolchain or job.project.run.toolchain.value
     note = "" if place else f"toolchain {name} is not complete on this machine: `dpuforge doctor` says what is missing"
     return Foresight(tuple(rows.values()), note)
@@ -105,7 +110,8 @@ def _foresee_stage(
 
 
 def _find_lacks(stage: PlannedStage, place: ToolchainPlace | None) -> str:
-    missing = [tool for tool in stage.tools if place is None or place.find_tool(tool) is None]
+    here = place.of(stage.name) if place is not None else None
+    missing = [tool for tool in stage.tools if here is None or here.find_tool(tool) is None]
     return f"{', '.join(missing)} is not on this machine" if missing else ""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from dpuforge import pipeline
 from dpuforge.errors import StageError, UserError
 from dpuforge.estimating import estimate_boards
-from dpuforge.execute.results import hash_file, write_result
+from dpuforge.execute.results import hash_file, read_result, write_result
 from dpuforge.execute.toolchain import hash_checks
 from dpuforge.hardware.estimate import Estimate
 from dpuforge.records.job import Job
@@ -69,6 +69,7 @@ def _judge(spec: Path, root: Path, build: Path) -> StageResult:
 
 def _check(job: Job, xmodel: Path, metrics: dict[str, Any]) -> None:
     """Fill metrics; raise a UserError at the first check that fails, with the boards' figures already in place."""
+    _check_context(xmodel.parent.parent)
     if not xmodel.is_file():
         raise StageError(f"{xmodel} does not exist", "run the deploy stage; only target_device DPU writes an xmodel")
     graph = read_xmodel(xmodel)
@@ -77,6 +78,19 @@ def _check(job: Job, xmodel: Path, metrics: dict[str, Any]) -> None:
     estimates = estimate_boards(job.catalogue, neutral_operators(graph), job.targets)
     metrics["boards"] = {estimate.board.board: _describe(estimate) for estimate in estimates}
     _check_subgraphs(job.project, metrics["boards"])
+
+
+def _check_context(build: Path) -> None:
+    """Raise StageError where what was deployed is not what was calibrated or measured: results of different runs."""
+    results = {name: read_result(build / name) for name in ("calibrate", "evaluate", "deploy")}
+    contexts = {name: r.metrics.get("quantisation_context") for name, r in results.items() if r is not None}
+    known = {name: context for name, context in contexts.items() if context}
+    if len(set(known.values())) > 1:
+        other = [name for name in known if known[name] != known.get("calibrate", known.get("deploy"))]
+        raise StageError(
+            f"{' and '.join(other)} quantised with another configuration, weights or settings than calibrate",
+            "run again from calibrate on: `dpuforge run SPEC --from calibrate`",
+        )
 
 
 def _run_on_integers(graph: Graph, folder: Path) -> dict[str, int]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dpuforge.errors import ExitCode, FormatError, MissingToolError
+from dpuforge.errors import ExitCode, FormatError, MissingToolError, UsageError
 from dpuforge.execute.results import read_result
 from dpuforge.execute.run_stages import (
     LOG,
@@ -23,7 +23,9 @@ from dpuforge.execute.run_stages import (
 from dpuforge.execute.staleness import Present, explain_changes
 from dpuforge.execute.toolchain import ToolchainPlace, find_toolchain
 from dpuforge.looking import is_known, look_at_network, remember
+from dpuforge.plan.contexts import find_starting_files
 from dpuforge.plan.flow_contexts import find_image
+from dpuforge.plan.stages import STAGES
 from dpuforge.records.files import Edits, FileChange
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan, PlannedStage
@@ -42,9 +44,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked to run; toolchain "" means the spec's, boards () all of them.
+    """What the user asked to run; toolchain and engine "" mean the spec's, boards () all of them.
 
-    edits says what becomes of generated files that a person edited; approved is the saved plan that binds the run.
+    edits says what becomes of generated files that a person edited; approved is the saved plan that binds the run;
+    pull whether a missing image may be fetched: it is asked with what that costs.
     """
 
     toolchain: str = ""
@@ -53,6 +56,8 @@ class Request:
     jobs: int = 1
     edits: Edits = Edits.REFUSE
     approved: Mapping[str, Any] | None = None
+    engine: str = ""
+    pull: Callable[[str], bool] = lambda question: False
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def choose_work(job: Job, plan: Plan, request: Request) -> Work:
 
     Raises UsageError, MissingToolError or StageError where they could not end well: before anything is written.
     """
-    place = find_place(job, request.toolchain)
+    place = find_place(job, request.toolchain, request.engine, request.pull)
     others, selection = job.other_boards(request.boards), request.selection
     if selection.start == "report":
         return Work(place)
@@ -86,7 +91,7 @@ def choose_work(job: Job, plan: Plan, request: Request) -> Work:
     chosen = select_stages(stages, until_report)
     check_tools([stage for stage, _ in chosen], place)
     if any("model.py" in stage.scripts for stage, _ in chosen):
-        _look_before_running(job, place, [stage for stage, _ in chosen])
+        _look_before_running(job, find_looking_place(place), [stage for stage, _ in chosen])
     return Work(place, chosen, request.jobs)
 
 
@@ -145,9 +150,36 @@ def find_failure(results: Sequence[StageResult], build: Path) -> Failure | None:
     return None
 
 
-def find_place(job: Job, toolchain: str) -> ToolchainPlace:
-    """Return where the project's scripts run; toolchain overrides the spec's."""
-    return find_toolchain(toolchain or job.project.run.toolchain.value, find_image(job.release))
+def find_place(
+    job: Job, toolchain: str = "", engine: str = "", pull: Callable[[str], bool] = lambda question: False
+) -> ToolchainPlace:
+    """Return where the project's scripts run; toolchain and engine override the spec's, pull is asked for an image."""
+    name = toolchain or job.project.run.toolchain.value
+    if name != "container":
+        return find_toolchain(name, find_image(job.release))
+    return _find_container_place(job, engine, pull)
+
+
+def _find_container_place(job: Job, engine: str, pull: Callable[[str], bool]) -> ToolchainPlace:
+    """Return AMD's image for the stages that the spec sends there, and the host for the others."""
+    from dpuforge.execute.container import Wish, add_mounts, find_container, make_place
+
+    given, environment = job.project.run, job.release.environment
+    inside = frozenset(row.name for row in STAGES if given.place_of(row.name, "container") == "container")
+    if environment is None:
+        raise UsageError(f"no conda environment of Vitis AI {job.release.name} is on record", "choose another release")
+    tell = lambda text: print(text, file=sys.stderr)  # noqa: E731
+    wish = Wish(given.container, job.release.images, environment.conda, job.release.name, engine, pull, tell)
+    found = find_container(wish)
+    host = find_toolchain("emulator")
+    data = job.project.data
+    folders = (data.train, data.validation, data.test, *find_starting_files(job.project))
+    return add_mounts(make_place(found, wish, host, inside, job.root), folders, job.project.project)
+
+
+def find_looking_place(place: ToolchainPlace) -> ToolchainPlace:
+    """Return where the first look at a network runs: never in a container, whose start would outlast it."""
+    return getattr(place, "host", None) or place
 
 
 def read_results(job: Job, plan: Plan) -> dict[str, StageResult]:
@@ -195,7 +227,8 @@ def read_scripts(job: Job, plan: Plan) -> dict[str, str]:
 
 def _leave_other_toolchain(present: Present, result: StageResult) -> Present:
     """A result of another toolchain is judged by all else: its versions cannot be had here."""
-    same = present.place is not None and result.toolchain.get("name") in (present.place.name, "dpuforge")
+    here = present.place.of(result.stage).name if present.place is not None else ""
+    same = result.toolchain.get("name") in (here, "dpuforge")
     return present if same else replace(present, place=None)
 
 

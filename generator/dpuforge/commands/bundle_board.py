@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dpuforge.commands.on_spec import Boards, Spec
+from dpuforge.commands.on_spec import Boards, Keep, Overwrite, Spec, choose_edits
 
 
-def bundle(spec: Spec, board: Boards = None) -> None:
+def bundle(spec: Spec, board: Boards = None, overwrite: Overwrite = False, keep: Keep = False) -> None:
     """Assemble build/<project>/bundle/<BOARD>/, a folder that stands alone for copying to the board.
 
     Example: dpuforge bundle spec/quickstart.yaml --board KV260
@@ -18,9 +18,10 @@ def bundle(spec: Spec, board: Boards = None) -> None:
     from dpuforge.execute.assemble import assemble_bundle
     from dpuforge.execute.run_stages import Folders
 
+    edits = choose_edits(overwrite, keep)
     job = pipeline.load(spec)
     others = job.other_boards(tuple(board or ()))
-    pipeline.write(job, pipeline.render(pipeline.plan(job)))
+    pipeline.write(job, pipeline.render(pipeline.plan(job)), edits=edits)
     folders = Folders(job.root, job.generated(), job.build)
     for target in job.targets:
         if target.board not in others:

@@ -57,10 +57,16 @@ def plan(
 
 def _print_stages(seen: Foresight) -> None:
     table = [
-        (row.stage, row.state, row.why or row.lacks, row.minutes if row.pending else None, row.minutes_from)
+        (
+            row.stage,
+            row.where,
+            row.state,
+            row.why or row.lacks,
+            *((row.minutes, row.minutes_from) if row.pending else ()),
+        )
         for row in seen.rows
     ]
-    print_table("", ("stage", "state", "why", "minutes", "from"), table)
+    print_table("", ("stage", "where", "state", "why", "minutes", "from"), table)
     minutes = sum(row.minutes or 0.0 for row in seen.rows if row.pending)
     if minutes:
         print(f"about {minutes:.1f} minutes")

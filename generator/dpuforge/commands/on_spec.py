@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpuforge.commands.screen import paint, print_json, print_message, print_table
+from dpuforge.commands.show_faults import choose_engine, explain_word, make_question, print_faults
 from dpuforge.errors import ExitCode, Problem, UsageError, UserError
 
 if TYPE_CHECKING:
@@ -83,11 +84,53 @@ def _problems_json(problems: tuple[Problem, ...]) -> dict[str, Any]:
     return {"ok": not _is_bad(problems), "problems": rows}
 
 
-def explain(spec: Spec, json_: Json = False) -> None:
+def explain(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC|FILE:LINE|CODE", help="A spec, a generated line, or a code.")],
+    says: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="With a code: the spec that led there.")] = None,
+    json_: Json = False,
+) -> None:
     """Show every effective value of a spec and where it came from, and what part of a picture the network sees.
 
     Example: dpuforge explain spec/quickstart.yaml
+
+    With a line of a generated file (dpuforge explain generated/quickstart/train.py:33): the template's line that made
+    it, and the keys of the spec that it prints or depends on, each with its place.
+
+    With a code of AMD's quantizer or compiler (dpuforge explain QUANTIZER_TORCH_NO_FORWARD spec/quickstart.yaml): its
+    cause, the keys of the spec that lead there, and a remedy.
     """
+    file, _, line = str(spec).rpartition(":")
+    if line.isdigit() and file and not spec.exists():
+        _explain_line(Path(file), int(line), json_)
+    elif says is not None or (not spec.exists() and spec.suffix not in (".yaml", ".yml")):
+        explain_word(str(spec), says, json_)
+    else:
+        _explain_spec(spec, json_)
+
+
+def _explain_line(path: Path, line: int, json_: bool) -> None:
+    """Print where a line of a generated file comes from."""
+    from dpuforge import pipeline
+    from dpuforge.trace.explain_line import explain_line, find_generated, find_spec
+
+    folder, inside = find_generated(path)
+    job = pipeline.load(find_spec(folder))
+    found = explain_line(job, pipeline.plan(job), inside, line)
+    if json_:
+        print_json(asdict(found))
+        return
+    on_disk = path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
+    if on_disk[line - 1 : line] != [found.text]:
+        print_message(f"{path}:{line} is not what the spec leads to now; this is the line as it would be made")
+    print(f"{path}:{line}: {found.text.strip()}")
+    for template in dict.fromkeys((place.template, place.line) for place in found.templates):
+        print(f"made by templates/{template[0]}:{template[1]}")
+    rows = [(it.how, it.key, it.origin.value, it.origin.where or f"default: {it.origin.why}") for it in found.keys]
+    print_table("", ("how", "key", "value", "where, or why"), rows) if rows else print("no key of the spec decides it")
+
+
+def _explain_spec(spec: Path, json_: bool) -> None:
+    """Print every effective value of a spec and its origin."""
     from dpuforge.load.boards.catalogue import shipped_catalogue
     from dpuforge.load.load_spec import load_project
     from dpuforge.load.view import describe_view
@@ -126,7 +169,7 @@ def generate(
     from dpuforge.records.files import Edits
 
     edits, boards = choose_edits(overwrite, keep), tuple(board or ())
-    rendered = _render(specs)
+    rendered = render_specs(specs)
     _refuse_twins([job for job, _ in rendered])
     if edits is Edits.REFUSE:
         for job, files in rendered:
@@ -150,7 +193,7 @@ def _tell_edits(job: Job, changes: Iterable[FileChange]) -> None:
         print_message(f"warning: {job.project.project}/{change.path}: {change.why}; {fate}")
 
 
-def _render(specs: Iterable[Path] | None) -> list[tuple[Job, tuple[RenderedFile, ...]]]:
+def render_specs(specs: Iterable[Path] | None) -> list[tuple[Job, tuple[RenderedFile, ...]]]:
     """Take every spec through load, plan and render."""
     from dpuforge import pipeline
 
@@ -176,7 +219,7 @@ def check(specs: Specs = None, out: Out = None) -> None:
     from dpuforge import pipeline
 
     drifted = 0
-    for job, files in _render(specs):
+    for job, files in render_specs(specs):
         for change in pipeline.compare(job, files, out):
             drifted += 1
             where = f"{job.project.project}/{change.path}"
@@ -190,22 +233,6 @@ def check(specs: Specs = None, out: Out = None) -> None:
 _DRIFT = {"create": "missing", "update": "different", "prune": "extra"}
 
 
-def diff(specs: Specs = None, out: Out = None) -> None:
-    """Show what generate would change, as a unified diff; exit code 1 where there is anything.
-
-    Example: dpuforge diff spec/quickstart.yaml
-    """
-    from dpuforge import pipeline
-    from dpuforge.render.folder import format_diff
-
-    changed = False
-    for job, files in _render(specs):
-        changes = pipeline.compare(job, files, out)
-        changed = changed or bool(changes)
-        print(format_diff(changes, job.project.project), end="")
-    raise typer.Exit(ExitCode.DRIFT if changed else ExitCode.DONE)
-
-
 def run(
     spec: Spec,
     toolchain: ToolchainName = None,
@@ -216,6 +243,8 @@ def run(
     overwrite: Overwrite = False,
     keep: Keep = False,
     approved: Annotated[Path | None, typer.Option("--plan", help="Run what `plan --out` saved, or refuse.")] = None,
+    engine: Annotated[str, typer.Option(help="docker or podman, for toolchain container; default: the spec's.")] = "",
+    pull: Annotated[bool, typer.Option("--pull", help="Fetch AMD's image where it is missing (tens of GB).")] = False,
 ) -> None:
     """Generate the scripts, then run every stage that is stale, and report.
 
@@ -236,11 +265,26 @@ def run(
         if toolchain or board or start or until:
             raise UsageError("--plan: the saved plan says toolchain, boards and stages", "give them to `dpuforge plan`")
         request = replace(planning.read_approval(approved, jobs), edits=edits)
+    request = replace(request, engine=choose_engine(engine), pull=make_question(pull))
     document, failed = pipeline.run(spec, request, RunProgress, print_message)
     _print_summary(document)
     if failed is not None:
         print_message(f"stage {failed.key} failed: {failed.reason}\nhelp: read {failed.log}")
+        print_faults(spec, failed.log)
+        _explain_failure(spec, failed.log)
         raise typer.Exit(failed.exit_code)
+
+
+def _explain_failure(spec: Path, log: Path) -> None:
+    """Name the keys of the spec behind the lines of generated scripts that a failed stage's traceback names."""
+    from dpuforge import pipeline
+    from dpuforge.trace.explain_line import explain_traceback
+
+    text = log.read_text("utf-8", errors="replace") if log.is_file() else ""
+    if "Traceback" in text:
+        job = pipeline.load(spec)
+        for line in explain_traceback(job, pipeline.plan(job), text):
+            print_message(f"      {line}")
 
 
 def _print_summary(document: dict[str, Any]) -> None:

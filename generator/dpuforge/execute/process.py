@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import re
 import shutil
@@ -11,7 +12,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
 from typing import IO
@@ -19,7 +22,20 @@ from typing import IO
 from dpuforge.errors import Interrupted
 
 _GRACE_SECONDS = 15.0
+_STACK_SECONDS = 5.0  # for an aborted child
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How long a child may take; abort reaches what its process group does not, a container."""
+
+    seconds: float
+    abort: Callable[[], None] = lambda: None
+
+
+class Overrun(Exception):
+    """A child took longer than its limit, and was ended."""
 
 
 def run_logged(
@@ -30,13 +46,15 @@ def run_logged(
     show: Callable[[str], None],
     stop: threading.Event,
     kept: Sequence[int] = (),
+    limit: Limit | None = None,
 ) -> int:
     """Run argv in cwd, write its output to log_path, hand each line to show, and return the exit code.
 
     Progress bars redraw one line with carriage returns: each state is shown, whole lines are logged. Once stop is
-    set the child is interrupted, killed after 15 seconds, and Interrupted is raised. Where this process is killed the
-    child dies with it. kept are open files that the child inherits. A program that cannot be started, and a log that
-    cannot be written, raise OSError.
+    set the child is interrupted, killed after 15 seconds, and Interrupted is raised; past its limit it is aborted, so
+    that Python prints its stack, and Overrun is raised. Where this process is killed the child dies with it. kept are
+    open files that the child inherits. A program that cannot be started, and a log that cannot be written, raise
+    OSError.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     failed: list[OSError] = []
@@ -45,7 +63,7 @@ def run_logged(
         reader = threading.Thread(target=_copy_output, args=(child.stdout, log, show, failed), daemon=True)
         reader.start()
         try:
-            _wait(child, stop)
+            _wait(child, stop, limit)
         finally:
             _stop_group(child)
             reader.join(_GRACE_SECONDS)
@@ -76,11 +94,24 @@ def explain_exit(code: int) -> str:
     return f"ended by {ended_by.name}" + (f" ({meaning})" if meaning else "")
 
 
-def _wait(child: subprocess.Popen[bytes], stop: threading.Event) -> None:
+def _wait(child: subprocess.Popen[bytes], stop: threading.Event, limit: Limit | None) -> None:
+    end = time.monotonic() + limit.seconds if limit else math.inf
     while child.poll() is None:
         if stop.wait(0.05):
             _stop_child(child)
             raise Interrupted
+        if limit and time.monotonic() > end:
+            _abort_child(child, limit)
+            raise Overrun
+
+
+def _abort_child(child: subprocess.Popen[bytes], limit: Limit) -> None:
+    """Abort a child, in its container first where it has one, and leave it time to print its stack."""
+    for abort in (limit.abort, lambda: _signal_group(child, signal.SIGABRT)):
+        if child.poll() is None:
+            abort()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_STACK_SECONDS)
 
 
 @contextlib.contextmanager

@@ -10,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from dpuforge.errors import Interrupted, MissingToolError, UsageError
+from dpuforge.execute.aftermath import FAILED, clear_failed, describe_overrun, set_aside
 from dpuforge.execute.compile_log import find_failures
 from dpuforge.execute.log_scan import scan_log
-from dpuforge.execute.process import explain_exit, run_logged
+from dpuforge.execute.process import Limit, Overrun, explain_exit, run_logged
 from dpuforge.execute.results import RESULT, hash_file, read_result, write_result
 from dpuforge.execute.staleness import Present, explain_staleness
 from dpuforge.execute.toolchain import ToolchainPlace
@@ -112,11 +114,12 @@ def run_stages(
     observer: Observer,
     jobs: int = 1,
     check: Check = accept,
+    limits: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[StageResult, ...]:
     """Run (stage, forced) in order and return their results; stop after a group with a failure.
 
     everything is the whole plan, whose earlier results the stages read. Boards of one stage run jobs at a time.
-    check judges each stage that ended well.
+    check judges each stage that ended well; limits are the minutes that a stage may take, by its name.
     Raises Interrupted on Ctrl-C, after every child has ended.
     """
     stop = threading.Event()
@@ -126,7 +129,10 @@ def run_stages(
         members = list(group)
         with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
             futures = [
-                pool.submit(_StageRun(s, place, folders, observer, stop, results, check).run, f) for s, f in members
+                pool.submit(
+                    _StageRun(s, place.of(s.name), folders, observer, stop, results, check, limits.get(s.name)).run, f
+                )
+                for s, f in members
             ]
             try:
                 ended = [future.result() for future in futures]
@@ -153,6 +159,7 @@ class _StageRun:
     stop: threading.Event
     results: dict[str, StageResult]
     check: Check
+    minutes: float | None = None
 
     @property
     def folder(self) -> Path:
@@ -196,22 +203,32 @@ class _StageRun:
 
     def _execute(self) -> StageResult:
         (self.folder / RESULT).unlink(missing_ok=True)
+        clear_failed(self.folder)
         begun = time.monotonic()
-        code = self._start_child()
+        code, ended = self._start_child()
         seconds = round(time.monotonic() - begun, 3)
         written = read_result(self.folder) or self._make_result(
             Status.DONE if code == 0 else Status.FAILED, "", seconds
         )
-        failure = self._find_failure(code, written)
-        written = written.with_changes(seconds=seconds, board=self.stage.board, stage=self.stage.name)
+        failure = ended or self._find_failure(code, written)
+        written = written.with_changes(
+            seconds=seconds,
+            board=self.stage.board,
+            stage=self.stage.name,
+            toolchain=self.place.describe(written.toolchain),
+        )
         if failure:
+            set_aside(self.folder, LOG)
             return written.with_changes(status=Status.FAILED, reason=failure, exit_code=code)
         return self._hold_against_project(written if written.says_why else self._complete(written))
 
     def _hold_against_project(self, result: StageResult) -> StageResult:
         verdict = self.check(self.stage, self.folder)
         result = result.with_changes(metrics={**result.metrics, **verdict.metrics}, checked=True)
-        return result.with_changes(status=Status.FAILED, reason=verdict.failure) if verdict.failure else result
+        if not verdict.failure:
+            return result
+        set_aside(self.folder, LOG)
+        return result.with_changes(status=Status.FAILED, reason=verdict.failure)
 
     def _keep(self, result: StageResult) -> StageResult:
         """Check a result that another one made (Snakemake, a person by hand), once."""
@@ -225,20 +242,34 @@ class _StageRun:
         inputs = {**made.inputs, **result.inputs}
         return result.with_changes(scripts=made.scripts, settings=dict(self.stage.settings), inputs=inputs)
 
-    def _start_child(self) -> int:
+    def _start_child(self) -> tuple[int, str]:
+        """Run the stage's script to its end; return its exit code, and why its place or its time limit ended it."""
         self.folders.build.mkdir(parents=True, exist_ok=True)
         where = ["--root", str(self.folders.root), "--build", str(self.folders.build)]
         programs = {"python": [self.place.python], "bash": ["bash"], "dpuforge": [sys.executable, "-m"]}
         first = self.stage.argv[0] if self.stage.runner == "dpuforge" else str(self._script())
         argv = [*programs[self.stage.runner], first, *self.stage.argv[1:], *where]
-        key = self.stage.key
+        key, place = self.stage.key, self.place
         show = lambda text: self.observer.line(key, text)  # noqa: E731
-        kept = self.folders.kept
-        return run_logged(argv, self.folders.build, self.place.env, self.folder / LOG, show, self.stop, kept)
+        limit = Limit(self.minutes * 60, lambda: place.signal(key, "ABRT")) if self.minutes else None
+        place.prepare(key)
+        folder, kept = self.folders.build, self.folders.kept
+        try:
+            command = place.wrap(argv, key, folder)
+            code = run_logged(command, folder, place.env, self.folder / LOG, show, self.stop, kept, limit)
+            return code, place.explain(key, code, self._read_log()) if code else ""
+        except Overrun:
+            script = Path(self.stage.argv[0]).name
+            return 124, describe_overrun(self.minutes or 0, self.stage.name, script, self._read_log())
+        finally:
+            place.close(key)
+
+    def _read_log(self) -> str:
+        return (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
 
     def _find_failure(self, code: int, result: StageResult) -> str:
         """Return why the stage failed, or ""; a zero exit code does not outweigh an error in the log."""
-        log = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
+        log = self._read_log()
         logged = [str(item) for item in scan_log(log) if item.severity == "ERROR"] if self.stage.uses_toolchain else []
         if code == 0 and result.status is not Status.FAILED and not logged:
             return ""
@@ -250,7 +281,11 @@ class _StageRun:
 
     def _make_result(self, status: Status, reason: str, seconds: float) -> StageResult:
         """Make the result of a script that writes none itself: a shell script, or one that died early."""
-        made = sorted(path for path in self.folder.rglob("*") if path.is_file() and path.name not in (RESULT, LOG))
+        made = sorted(
+            path
+            for path in self.folder.rglob("*")
+            if path.is_file() and path.name not in (RESULT, LOG) and FAILED not in path.parts
+        )
         outputs = {self._name(path): hash_file(path) for path in made} if status is Status.DONE else {}
         earlier = (self.results[key] for key in self.stage.needs if key in self.results)
         inputs = {name: digest for result in earlier for name, digest in result.outputs.items()}

@@ -140,6 +140,7 @@ def _compare_toolchain(stage: PlannedStage, recorded: Mapping[str, Any], place: 
         place = ToolchainPlace("dpuforge", "", {}, {"dpuforge": hash_checks()})
     if place is None:
         return
+    place = place.of(stage.name)
     before, now = str(recorded.get("name", "")), place.name
     if stage.uses_toolchain and "pytorch_nndct" in stage.packages and _is_emulator(before) != _is_emulator(now):
         yield f"the toolchain changed: {before} -> {now}"

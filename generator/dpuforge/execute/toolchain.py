@@ -8,12 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from dpuforge.errors import MissingToolError, UsageError
+from dpuforge.execute.engine import find_engines
 from dpuforge.paths import PACKAGE_DIR, emulator_path
 
 PYTHON_VARIABLE = "DPUFORGE_PYTHON"
@@ -53,13 +55,43 @@ class ToolchainPlace:
     env: Mapping[str, str]
     versions: Mapping[str, str]
 
+    @property
+    def where(self) -> str:
+        """Say where stages of this place run, in words."""
+        return f"host ({self.name})"
+
+    def of(self, stage: str) -> ToolchainPlace:
+        """Return the place of one stage."""
+        return self
+
     def find_tool(self, tool: str) -> str | None:
         """Return the path of a program of this toolchain, or None where it is not installed."""
         return shutil.which(tool, path=self.env.get("PATH"))
 
+    def prepare(self, key: str) -> None:
+        """Make ready for the stage called key."""
+
+    def wrap(self, argv: Sequence[str], key: str, cwd: Path) -> list[str]:
+        """Return the command that runs argv for the stage called key; in a container it is the engine's."""
+        return list(argv)
+
+    def signal(self, key: str, name: str) -> None:
+        """Send a signal to a stage that the child's own process group does not reach."""
+
+    def explain(self, key: str, code: int, log: str) -> str:
+        """Return why the place ended a stage with code, "" where the stage itself ended so."""
+        return ""
+
+    def close(self, key: str) -> None:
+        """Remove what a stage left running."""
+
+    def describe(self, toolchain: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a result says of its toolchain."""
+        return dict(toolchain)
+
 
 def find_toolchain(name: str, image: str = "") -> ToolchainPlace:
-    """Return the place of the toolchain called name ("emulator" or "native").
+    """Return the place of the toolchain called name; of "container" no more than that an engine answers.
 
     image is AMD's image of the project's release, named in the remedy. Raises MissingToolError where a part is
     missing, UsageError for an unknown name.
@@ -70,10 +102,8 @@ def find_toolchain(name: str, image: str = "") -> ToolchainPlace:
         return _find_native(image)
     if name != "container":
         raise UsageError(f"there is no toolchain {name!r}", "choose emulator, native or container")
-    raise MissingToolError(
-        f"toolchain {name}: running stages in a container from outside is not built yet",
-        f"start {image or 'the image of the release'} yourself, install dpuforge there, and use --toolchain native",
-    )
+    find_engines()
+    return ToolchainPlace("container", "python", dict(os.environ), {})
 
 
 def _find_emulator() -> ToolchainPlace:
@@ -118,7 +148,7 @@ def _candidate_pythons() -> tuple[str | None, ...]:
 def _child_env(name: str, extra_path: Path | None = None) -> dict[str, str]:
     """Return the environment of a stage: ours, the toolchain's name, unbuffered output, the drop-in first."""
     path = os.pathsep.join(filter(None, [str(extra_path or ""), os.environ.get("PYTHONPATH", "")]))
-    env = {**os.environ, "DPUFORGE_TOOLCHAIN": name, "PYTHONUNBUFFERED": "1"}
+    env = {**os.environ, "DPUFORGE_TOOLCHAIN": name, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
     if path:
         env["PYTHONPATH"] = path
     return env

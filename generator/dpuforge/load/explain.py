@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from dpuforge.load.findings import Path, Place
 from dpuforge.load.quantization import to_quant_json
 from dpuforge.load.spec_schema import find_rules
 from dpuforge.quant_config.resolve import OVERALL, TENSOR
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The value of one dotted key; kind is "spec", "base" or "default".
-
-    where is "path:line:col" for a written value; why is the source of a default.
-    """
-
-    value: Any
-    kind: str
-    where: str = ""
-    why: str = ""
+from dpuforge.records.origin import Origin
 
 
 def trace_origins(

@@ -12,13 +12,14 @@ from dpuforge.errors import Problem, SpecError
 from dpuforge.load.boards.catalogue import shipped_catalogue
 from dpuforge.load.build import build_project
 from dpuforge.load.defaults import fill_defaults
-from dpuforge.load.explain import Origin, format_path, trace_origins
+from dpuforge.load.explain import format_path, trace_origins
 from dpuforge.load.findings import Finding, Path, Place
 from dpuforge.load.merge import Sources, read_sources
 from dpuforge.load.rules import Context, check_rules
 from dpuforge.load.spec_schema import check_schema
 from dpuforge.paths import find_root
 from dpuforge.records.hardware import Catalogue
+from dpuforge.records.origin import Origin
 from dpuforge.records.project import Project, SourceFile
 
 

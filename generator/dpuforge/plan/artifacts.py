@@ -89,6 +89,12 @@ def plan_files(project: Project, targets: Sequence[BoardTarget], release: Releas
     )
 
 
+def find_artifact(path: str, project: Project) -> Artifact | None:
+    """Return the row of a generated file, None where it is a document or a board's."""
+    net = project.target.net_name
+    return next((row for row in ARTIFACTS if row.path.format(net=net) == path), None)
+
+
 def _plan_artifact(row: Artifact, project: Project, targets: Sequence[BoardTarget], release: Release) -> PlannedFile:
     context = row.make_context(project, targets, release) if row.make_context else None
     path = row.path.format(net=project.target.net_name)

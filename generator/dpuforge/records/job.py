@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dpuforge.errors import Problem, UsageError
 from dpuforge.records.hardware import BoardTarget, Catalogue, Release
+from dpuforge.records.origin import Origin
 from dpuforge.records.project import Project
 
 
@@ -16,7 +17,8 @@ class Job:
     """One spec: its project, the known hardware, its release, and the DPU that each of its boards carries.
 
     root is the folder that holds generated/ and build/; warnings are what the user is to be told of the spec; targets
-    stand in the order of the spec's boards, and the lock beside the spec was applied to them.
+    stand in the order of the spec's boards, and the lock beside the spec was applied to them; origins say where the
+    effective value of each key was written.
     """
 
     project: Project
@@ -24,6 +26,7 @@ class Job:
     catalogue: Catalogue
     targets: tuple[BoardTarget, ...]
     warnings: tuple[Problem, ...] = ()
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
     @property
     def release(self) -> Release:

@@ -59,10 +59,17 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that one spec leads to; command makes the files anew."""
+    """Everything that one spec leads to; command makes the files anew.
+
+    settings are the effective values of all keys of the spec; boards gives target and fingerprint of each board's DPU;
+    image is the release's container image. The manifest keeps the three, so that a later diff can say what changed.
+    """
 
     project: Project
     command: str
     spec_sha256: str
     files: tuple[PlannedFile, ...]
     stages: tuple[PlannedStage, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    boards: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    image: str = ""

@@ -45,7 +45,7 @@ class Authorship:
 
 def read_authorship(folder: Path, files: Sequence[RenderedFile]) -> Authorship:
     """Hold the manifests in folder against the files rendered now; without a readable one nothing there is ours."""
-    last, begun = (_read_manifest(folder / name) for name in (MANIFEST, NEXT))
+    last, begun = (read_manifest(folder, name) for name in (MANIFEST, NEXT))
     written = _join(last.get("files", {}), begun.get("files", {}))
     rendered: dict[str, Any] = next((json.loads(file.text) for file in files if file.path == MANIFEST), {})
     return Authorship(written, _find_moved(last, rendered) if last else Cause.DPUFORGE)
@@ -67,10 +67,10 @@ def _join(*listings: Mapping[str, str | Collection[str]]) -> dict[str, frozenset
     return joined
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """Return a manifest, empty where there is none or it is not one (a half-merged file, a person's own)."""
+def read_manifest(folder: Path, name: str = MANIFEST) -> dict[str, Any]:
+    """Return the manifest of a folder, empty where there is none or it is none (half merged, a person's own)."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads((folder / name).read_bytes())
     except (OSError, ValueError):
         return {}
     is_manifest = isinstance(document, dict) and isinstance(document.get("files"), dict)

@@ -39,15 +39,19 @@ def render_plan(plan: Plan, environment: jinja2.Environment | None = None) -> tu
 
 
 def _render_file(planned: PlannedFile, plan: Plan, environment: jinja2.Environment) -> RenderedFile:
-    if planned.template:
-        derived = fields(planned.context) if planned.context is not None else ()
-        context = {item.name: getattr(planned.context, item.name) for item in derived}
-        template = environment.get_template(planned.template)
-        text = tidy_text(template.render(project=plan.project, command=plan.command, **context))
-    else:
-        text = format_json(planned.document) + "\n"
+    text = render_text(planned, plan, environment)
     parse_text(planned.path, text)
     return RenderedFile(planned.path, text, planned.executable)
+
+
+def render_text(planned: PlannedFile, plan: Plan, environment: jinja2.Environment, tidy: bool = True) -> str:
+    """Return the text of one planned file, as its template gives it where tidy is False."""
+    if not planned.template:
+        return format_json(planned.document) + "\n"
+    derived = fields(planned.context) if planned.context is not None else ()
+    context = {item.name: getattr(planned.context, item.name) for item in derived}
+    text = environment.get_template(planned.template).render(project=plan.project, command=plan.command, **context)
+    return tidy_text(text) if tidy else text
 
 
 def tidy_text(text: str) -> str:
@@ -98,10 +102,15 @@ def _make_manifest(plan: Plan, rendered: list[RenderedFile], environment: jinja2
         "schema_version": SCHEMA_VERSION,
         "project": plan.project.project,
         "spec": {"path": plan.project.spec.path, "sha256": plan.spec_sha256},
+        "image": plan.image,
+        "boards": plan.boards,
         "templates": {name: hash_text(_template_source(environment, name)) for name in templates},
         "files": {file.path: hash_text(file.text) for file in sorted(rendered, key=lambda file: file.path)},
+        "settings": None,
     }
-    return RenderedFile(MANIFEST, format_json(document) + "\n")
+    rows = [f"    {format_json(key)}: {format_json(value, None)}" for key, value in plan.settings.items()]
+    settings = "{\n" + ",\n".join(rows) + "\n  }" if rows else "{}"  # one line a setting, for who reviews its diff
+    return RenderedFile(MANIFEST, format_json(document).replace('"settings": null', f'"settings": {settings}') + "\n")
 
 
 def _template_source(environment: jinja2.Environment, name: str) -> str:

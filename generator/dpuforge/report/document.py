@@ -43,7 +43,8 @@ def build_report(
     return {
         "project": project,
         "toolchain": toolchain,
-        "emulated": toolchain == "emulator",
+        "emulated": toolchain == "emulator" or bool(_list_stand_ins(current)),
+        "stand_ins": _list_stand_ins(current),
         "spec_sha256": spec_sha256,
         "not_amd": sorted({step for result in current.values() for step in result.metrics.get("not_amd", ())}),
         "warnings": [*_warn_of_age(stale), *_gather_warnings(current)],
@@ -51,6 +52,11 @@ def build_report(
         "boards": {target.board: _describe_board(target, current, stale) for target in targets},
         "stages": [_describe_stage(result, stale.get(key, "")) for key, result in results.items()],
     }
+
+
+def _list_stand_ins(current: Mapping[str, StageResult]) -> list[str]:
+    """Return the tools of AMD's that stand-ins played in a container."""
+    return sorted({name for result in current.values() for name in result.toolchain.get("stand_ins", ())})
 
 
 def _warn_of_age(stale: Mapping[str, str]) -> list[dict[str, Any]]:

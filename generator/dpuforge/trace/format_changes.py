@@ -1,0 +1,80 @@
+"""The document of a diff in words as text, as markdown and as annotations of GitHub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+_MOST_FILES = 6
+_UNKNOWN = "the manifest of before lists no settings, so that what changed is not known"
+
+
+def format_text(document: Mapping[str, Any]) -> str:
+    """Return the changes of one project for the terminal, one line a change and one for its files."""
+    settings = document["settings"]
+    count = "1 setting changed" if len(settings) == 1 else f"{len(settings)} settings changed"
+    lines = [f"{document['project']}: {count if document['settings_known'] else _UNKNOWN}"]
+    for change in settings:
+        where = f" ({change['where']})" if change["where"] else ""
+        lines.append(f"  {change['key']}  {change['words']}{where}")
+        if change["files"]:
+            lines.append(f"      touches {list_files(change['files'])}")
+    lines += [f"  {cause}: {list_files(files)}" for cause, files in document["others"]]
+    return "\n".join([*lines, *_format_stages(document)]) + "\n"
+
+
+def format_markdown(document: Mapping[str, Any]) -> str:
+    """Return the changes of one project as a table for a pull request."""
+    lines = [f"### {document['project']}", "", "| key | change | where | files |", "|---|---|---|---|"]
+    for change in document["settings"]:
+        row = (f"`{change['key']}`", change["words"], change["where"], list_files(change["files"]))
+        lines.append("| " + " | ".join(_escape(cell) for cell in row) + " |")
+    lines += [f"| | {_escape(cause)} | | {_escape(list_files(files))} |" for cause, files in document["others"]]
+    return "\n".join([*lines, "", *(line.strip() for line in _format_stages(document)), ""]) + "\n"
+
+
+def format_github(document: Mapping[str, Any]) -> str:
+    """Return one workflow command a change, which GitHub shows at the spec's line."""
+    lines = []
+    for change in document["settings"]:
+        file, line, column = [*change["where"].rsplit(":", 2), "", ""][:3]
+        place = f" file={_escape_property(file)},line={line},col={column}" if file else ""
+        text = f"{document['project']}: {change['key']} {change['words']}"
+        text += f"; touches {list_files(change['files'])}" if change["files"] else ""
+        lines.append(f"::notice{place}::{_escape_command(text)}")
+    for cause, files in document["others"]:
+        text = f"{document['project']}: {cause}: {list_files(files)}"
+        lines.append(f"::notice::{_escape_command(text)}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _format_stages(document: Mapping[str, Any]) -> list[str]:
+    if not document["stages"]:
+        return []
+    minutes = document["minutes"]
+    last = "" if minutes is None else f" (last time {minutes:.1f} minutes)"
+    return [f"  run again: {', '.join(document['stages'])}{last}"]
+
+
+def list_files(files: Sequence[str]) -> str:
+    """Return file names in one line; a folder of which several files are named is one word."""
+    short = list(dict.fromkeys(_shorten(path, files) for path in files))
+    more = len(short) - _MOST_FILES
+    return ", ".join(short[:_MOST_FILES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _shorten(path: str, files: Iterable[str]) -> str:
+    folder = path.rpartition("/")[0]
+    return f"{folder}/" if folder and sum(other.startswith(f"{folder}/") for other in files) > 1 else path
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
+
+
+def _escape_command(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _escape_property(text: str) -> str:
+    return _escape_command(text).replace(":", "%3A").replace(",", "%2C")
