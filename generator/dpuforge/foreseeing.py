@@ -21,7 +21,7 @@ HISTORY = "history.jsonl"
 _MACS_PER_SECOND = 20.0  # billions, float32 on two desktop cores: measured with ResNet-18 at 224 px
 _START_SECONDS = 4.0  # Python, torch and the network's first pass
 _PREPARE_WORK = 0.02  # billions for decoding and hashing one image: a thousand a second
-_UNKNOWN_GMACS = 1.0  # a network of the user's own
+_UNKNOWN_GMACS, _UNKNOWN_PARAMETERS = 1.0, 25_000_000  # a network of the user's own
 # Passes over an image, in forward passes of the float network.
 _TRAINING_PASSES = {Method.FEATURE_EXTRACTION: 1.0, Method.FINE_TUNING: 3.0, Method.DISTILLATION: 4.0}
 _PASSES = {"calibrate": 6.0, "evaluate": 5.0}
@@ -78,6 +78,12 @@ def _find_gmacs(project: Project) -> float:
         return _UNKNOWN_GMACS
     crop = known.default_weights.crop if known.weights else DEFAULT_INPUT
     return known.gmacs * project.model.input.height * project.model.input.width / crop**2
+
+
+def find_parameters(project: Project) -> int:
+    """Return how many weights the project's network has, about that of ResNet-50 where it is not known."""
+    known = load_backbones().get(project.model.backbone)
+    return known.parameters if known else _UNKNOWN_PARAMETERS
 
 
 def _count_images(job: Job) -> dict[str, int]:

@@ -16,7 +16,16 @@ import sys
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
-_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # they are for the program, which is in the same group
+# What is for the program, which is in the same group.
+_IGNORED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGABRT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 _CANNOT_START = 127
 
 

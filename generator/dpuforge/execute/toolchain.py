@@ -126,7 +126,7 @@ def refuse_old_torch(version: str) -> None:
 
 def _find_native(image: str) -> ToolchainPlace:
     env = _child_env("native")
-    tried = [python for python in _candidate_pythons() if python]
+    tried = find_candidate_pythons()
     for python in tried:
         versions = probe_python(python, ("torch", "torchvision", "pytorch_nndct", "numpy", "PIL", "timm"), env)
         if "pytorch_nndct" in versions:
@@ -138,11 +138,11 @@ def _find_native(image: str) -> ToolchainPlace:
     )
 
 
-def _candidate_pythons() -> tuple[str | None, ...]:
+def find_candidate_pythons() -> tuple[str, ...]:
+    """Return the Pythons in which AMD's quantizer is looked for, in order."""
     named = os.environ.get(PYTHON_VARIABLE)
-    if named:
-        return (named,)
-    return tuple(dict.fromkeys((sys.executable, shutil.which("python"), shutil.which("python3"))))
+    found = (named,) if named else (sys.executable, shutil.which("python"), shutil.which("python3"))
+    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def _child_env(name: str, extra_path: Path | None = None) -> dict[str, str]:
