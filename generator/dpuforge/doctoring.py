@@ -173,9 +173,9 @@ def _look_at_image(engines: Mapping[str, Engine], image: str, needed: bool) -> F
             return Finding(
                 "image", f"{image} ({name}, {facts.size_bytes / _GIGA:.1f} GB)", "AMD's tools", needed=needed
             )
-    engine_name = next(iter(engines), "docker")
     gap = f"{image} is not here" if engines else f"{image}: no engine answers"
-    return Finding("image", "", "AMD's tools", gap, f"{engine_name} pull {image}", needed)
+    engine_name, full = next(((name, engine.qualify(image)) for name, engine in engines.items()), ("docker", image))
+    return Finding("image", "", "AMD's tools", gap, f"{engine_name} pull {full}", needed)
 
 
 def _look_at_room(job: Job) -> Iterator[Finding]:
@@ -184,13 +184,13 @@ def _look_at_room(job: Job) -> Iterator[Finding]:
     free_gb = shutil.disk_usage(job.root).free / _GIGA
     gap = "" if free_gb >= needed_gb else f"about {needed_gb:.1f} GB are needed in build/"
     yield Finding("disk", f"{free_gb:.1f} GB free", f"about {needed_gb:.1f} GB", gap, f"free space at {job.root}", True)
-    needed_gb, free_gb = estimate_memory_gb(job), read_free_memory_gb()
+    needed_gb, left_gb = estimate_memory_gb(job), read_free_memory_gb()
     use = f"about {needed_gb:.1f} GB, a rough estimate"
-    if free_gb is None:
+    if left_gb is None:
         yield Finding("memory", "", use, "this system does not say how much is free")
         return
-    gap = "" if free_gb >= needed_gb else f"about {needed_gb:.1f} GB are needed"
-    yield Finding("memory", f"{free_gb:.1f} GB free", use, gap, "lower train.batch_size and calibration.batch_size")
+    gap = "" if left_gb >= needed_gb else f"about {needed_gb:.1f} GB are needed"
+    yield Finding("memory", f"{left_gb:.1f} GB free", use, gap, "lower train.batch_size and calibration.batch_size")
 
 
 def estimate_disk_gb(job: Job) -> float:
