@@ -13,6 +13,7 @@ from dpuforge import __version__
 from dpuforge.commands import (
     bundle_board,
     lock_board,
+    migrate_spec,
     on_changes,
     on_hardware,
     on_machine,
@@ -42,6 +43,7 @@ for command in (
     on_spec.generate,
     on_spec.check,
     on_changes.diff,
+    migrate_spec.migrate,
     on_plan.plan,
     on_record.verify,
     on_record.pack,

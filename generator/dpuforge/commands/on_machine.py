@@ -104,6 +104,8 @@ def init(
 
     Every question has an option of the same name; the spec is checked before it is written.
     """
+    from dpuforge.edit.edit_spec import write_spec
+
     if path.exists() and not force:
         raise UsageError(f"{path} exists", "choose another path, or --force to replace it")
     if freeze not in _DEFAULTS:
@@ -114,21 +116,6 @@ def init(
     boards = ", ".join(name.strip() for name in board.split(","))
     where = path.as_posix()
     text = _SPEC.format(path=where, project=project, boards=boards, method=method, batchnorm=batchnorm, **values)
-    _write_spec(path, text)
+    write_spec(path, text)
     print(f"create    {path}")
     print_message(f"next: put images below data/{project}/, then run `dpuforge run {where}`")
-
-
-def _write_spec(path: Path, text: str) -> None:
-    """Check the spec's text beside its place and move it there; raise SpecError and leave nothing where it is bad."""
-    from dpuforge.load.boards.catalogue import shipped_catalogue
-    from dpuforge.load.load_spec import load_project
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial.yaml")
-    partial.write_text(text, encoding="utf-8")
-    try:
-        load_project(partial, shipped_catalogue())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
