@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -180,6 +182,29 @@ def test_a_packed_result_is_checked_elsewhere(root: Path, tmp_path: Path) -> Non
     archive.write_bytes(content[:at] + b"EPOCHS = 9" + content[at + 10 :])
     done = subprocess.run(verify, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode in (1, 2)
+
+
+@pytest.mark.slow
+def test_real_stages_killed_at_random_moments_end_the_same(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Ten kills of `dpuforge run`, and the network, its xmodel and every accuracy are those of a run left in peace."""
+    write_project(tmp_path / "killed")
+    root, moments = tmp_path / "killed", random.Random(3)
+    command = [sys.executable, "-m", "dpuforge", "run", "spec/squares.yaml"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for _ in range(10):
+        run = subprocess.Popen(command, cwd=root, env=env, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(2, 20))
+        run.kill()
+        run.wait()
+    assert dpuforge(root, "run").returncode == 0
+    assert dpuforge(root, "verify").returncode == 0
+    for name, keys in (("evaluate", ("float_accuracy", "int8_accuracy", "confusion")), ("train", ("history",))):
+        one, two = (json.loads((at / f"build/squares/{name}/result.json").read_text()) for at in (root, finished[0]))
+        assert [one["metrics"].get(key) for key in keys] == [two["metrics"].get(key) for key in keys]
+    xmodel = "build/squares/deploy/squares_int.xmodel"
+    assert (root / xmodel).read_bytes() == (finished[0] / xmodel).read_bytes()
 
 
 @pytest.mark.slow
