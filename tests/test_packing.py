@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dpuforge.errors import FormatError
-from dpuforge.packing import CONTENTS, verify_archive
+from dpuforge.prove.archive import CONTENTS, verify_archive
 
 SPEC = b"project: x\n"
 MANIFEST = {"files": {"a.py": sha256(b"a = 1\n").hexdigest()}, "spec": {"sha256": sha256(SPEC).hexdigest()}}

@@ -12,7 +12,7 @@ from dpuforge.commands.screen import print_json, print_message
 from dpuforge.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from dpuforge.proving import Verdict
+    from dpuforge.prove.digests import Verdict
 
 
 def verify(
@@ -27,7 +27,7 @@ def verify(
     """
     import zipfile
 
-    from dpuforge.packing import verify_archive
+    from dpuforge.prove.archive import verify_archive
 
     if not what.is_file():
         raise UsageError(f"{what} does not exist", "name a spec, or an archive")
@@ -41,7 +41,7 @@ def verify(
 
 def _verify_spec(spec: Path) -> Verdict:
     from dpuforge import pipeline
-    from dpuforge.proving import verify_project
+    from dpuforge.prove.digests import verify_project
     from dpuforge.running import find_place_if_any
 
     job = pipeline.load(spec)
@@ -70,16 +70,17 @@ def pack(
 
     What does not match its record is not packed (exit code 1). `dpuforge verify ARCHIVE` checks it elsewhere.
     """
-    from dpuforge import packing, pipeline
+    from dpuforge import pipeline
     from dpuforge.execute.results import hash_file
+    from dpuforge.prove import archive
     from dpuforge.running import read_results
 
     job = pipeline.load(spec)
     results = read_results(job, pipeline.plan(job))
     if not results:
         raise UsageError(f"{job.project.project} has no results yet", f"run `dpuforge run {spec}` first")
-    packing.refuse_to_pack(_verify_spec(spec))
+    archive.refuse_to_pack(_verify_spec(spec))
     target = out or job.build / f"{job.project.project}.zip"
-    names = packing.pack(job, results, target)
+    names = archive.pack(job, results, target)
     print(f"{target}: {len(names)} files, {target.stat().st_size / 1e6:.1f} MB, sha256 {hash_file(target)}")
     print_message(f"next: `dpuforge verify {target}`, here or elsewhere")

@@ -19,7 +19,7 @@ from typing import Any
 from dpuforge.errors import DriftError, FormatError
 from dpuforge.execute.data_listing import SEEN
 from dpuforge.execute.results import RESULT, hash_file
-from dpuforge.proving import FolderStore, Verdict, verify_generated, verify_results
+from dpuforge.prove.digests import FolderStore, Verdict, verify_generated, verify_results
 from dpuforge.records.job import Job
 from dpuforge.records.result import StageResult
 from dpuforge.writing import replacing
