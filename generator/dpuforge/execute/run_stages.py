@@ -231,7 +231,7 @@ class _StageRun:
         return result.with_changes(status=Status.FAILED, reason=verdict.failure)
 
     def _keep(self, result: StageResult) -> StageResult:
-        """Check a result that another one made (Snakemake, a person by hand) once; without a check it stays as it is."""
+        """Check a result that another one made (Snakemake, a person by hand) once; what has none stays as it is."""
         checked = self._hold_against_project(result)
         if checked.with_changes(checked=False) == result:
             return result
