@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,24 +45,50 @@ def _is_spec(path: Path) -> bool:
     return path.is_file() and any(line.startswith("project:") for line in path.read_text("utf-8").splitlines())
 
 
-def validate(specs: Annotated[list[Path], typer.Argument(help="Spec files to check.")], json_: Json = False) -> None:
+class Form(str, Enum):
+    """How problems are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    GITHUB = "github"
+    SARIF = "sarif"
+
+
+def validate(
+    specs: Specs = None,
+    json_: Json = False,
+    form: Annotated[Form, typer.Option("--format", help="github annotates lines; sarif is for viewers.")] = Form.TEXT,
+) -> None:
     """Check specs and print every problem with its place.
 
     Example: dpuforge validate spec/quickstart.yaml
 
     Exit code 0 where all specs are good (warnings allowed), 2 otherwise.
     """
-    found = {str(path): _find_problems(path) for path in specs}
+    found = {str(path): _find_problems(path) for path in find_specs(specs)}
     bad = any(_is_bad(problems) for problems in found.values())
-    if json_:
+    _print_problems(found, Form.JSON if json_ else form)
+    raise typer.Exit(ExitCode.BAD_SPEC if bad else ExitCode.DONE)
+
+
+def _print_problems(found: Mapping[str, tuple[Problem, ...]], form: Form) -> None:
+    """Print the problems of each spec; text goes to stderr, what a program reads to stdout."""
+    from dpuforge.annotations import annotate_problem, build_sarif
+
+    every = [problem for problems in found.values() for problem in problems]
+    if form is Form.JSON:
         print_json({path: _problems_json(problems) for path, problems in found.items()})
+    elif form is Form.SARIF:
+        print_json(build_sarif(every))
+    elif form is Form.GITHUB:
+        for problem in every:
+            print(annotate_problem(problem))
     else:
+        for problem in every:
+            print_message(str(problem))
         for path, problems in found.items():
-            for problem in problems:
-                print_message(str(problem))
             if not _is_bad(problems):
                 print(f"{path}: good")
-    raise typer.Exit(ExitCode.BAD_SPEC if bad else ExitCode.DONE)
 
 
 def _find_problems(path: Path) -> tuple[Problem, ...]:
