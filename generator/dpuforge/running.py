@@ -82,7 +82,7 @@ def choose_work(job: Job, plan: Plan, request: Request) -> Work:
 
     Raises UsageError, MissingToolError or StageError where they could not end well: before anything is written.
     """
-    place = find_place(job, request.toolchain, request.engine, request.pull)
+    place = find_place(job, request.toolchain, request.engine, request.pull, _name_stages(plan, request.selection))
     others, selection = job.other_boards(request.boards), request.selection
     if selection.start == "report":
         return Work(place)
@@ -150,22 +150,39 @@ def find_failure(results: Sequence[StageResult], build: Path) -> Failure | None:
     return None
 
 
+def _name_stages(plan: Plan, selection: Selection) -> frozenset[str]:
+    """Return the names of the stages that a selection leads to; of an unknown name all, select_stages refuses it."""
+    names = list(dict.fromkeys(stage.name for stage in plan.stages))
+    first = names.index(selection.start) if selection.start in names else 0
+    last = names.index(selection.until) if selection.until in names else len(names)
+    return frozenset(names[first : last + 1])
+
+
 def find_place(
-    job: Job, toolchain: str = "", engine: str = "", pull: Callable[[str], bool] = lambda question: False
+    job: Job,
+    toolchain: str = "",
+    engine: str = "",
+    pull: Callable[[str], bool] = lambda question: False,
+    wanted: frozenset[str] | None = None,
 ) -> ToolchainPlace:
-    """Return where the project's scripts run; toolchain and engine override the spec's, pull is asked for an image."""
+    """Return where the project's scripts run; toolchain and engine override the spec's, pull is asked for an image.
+
+    wanted names the stages that are to run (None: any): where all of them are the host's, no image is looked for.
+    """
     name = toolchain or job.project.run.toolchain.value
     if name != "container":
         return find_toolchain(name, find_image(job.release))
-    return _find_container_place(job, engine, pull)
+    inside = frozenset(row.name for row in STAGES if job.project.run.place_of(row.name, "container") == "container")
+    if wanted is not None and not wanted & inside:
+        return find_toolchain("emulator")
+    return _find_container_place(job, engine, pull, inside)
 
 
-def _find_container_place(job: Job, engine: str, pull: Callable[[str], bool]) -> ToolchainPlace:
-    """Return AMD's image for the stages that the spec sends there, and the host for the others."""
+def _find_container_place(job: Job, engine: str, pull: Callable[[str], bool], inside: frozenset[str]) -> ToolchainPlace:
+    """Return AMD's image for the stages named inside, and the host for the others."""
     from dpuforge.execute.container import Wish, add_mounts, find_container, make_place
 
     given, environment = job.project.run, job.release.environment
-    inside = frozenset(row.name for row in STAGES if given.place_of(row.name, "container") == "container")
     if environment is None:
         raise UsageError(f"no conda environment of Vitis AI {job.release.name} is on record", "choose another release")
     tell = lambda text: print(text, file=sys.stderr)  # noqa: E731

@@ -256,6 +256,27 @@ def test_an_error_of_the_quantizer_counts_in_a_container_too(place: ContainerPla
     assert "batch size 1" in run_one(place).reason
 
 
+def test_another_image_makes_its_stages_stale_and_another_engine_does_not(
+    place: ContainerPlace, bin_folder: Path
+) -> None:
+    """The digest of the image decides with the script; who started it does not."""
+    (place.root / "generated/one.py").write_text("")
+    one = PlannedStage("one", "python", ("one.py",), ("one.py",), uses_toolchain=True)
+    folders = Folders(place.root, place.root / "generated", place.root / "build")
+    fake = FakeEngine(bin_folder, "podman")
+
+    def count_starts(where: ContainerPlace) -> int:
+        before = sum(call.startswith("run ") for call in fake.calls)
+        run_stages([(one, False)], [one], where, folders, Silent())
+        return sum(call.startswith("run ") for call in fake.calls) - before
+
+    assert [count_starts(place), count_starts(place)] == [1, 0]
+    assert count_starts(replace(place, engine=replace(place.engine, version="5"))) == 0
+    other = f"sha256:{'cd' * 32}"
+    image = replace(place.image, identity=other)
+    assert count_starts(replace(place, image=image, versions={"image": other})) == 1
+
+
 def test_a_container_of_another_run_is_left_alone(place: ContainerPlace, bin_folder: Path) -> None:
     """A running container whose dpuforge is alive is refused; one whose dpuforge is gone is removed."""
     fake = FakeEngine(bin_folder, "podman")
@@ -307,7 +328,7 @@ def test_the_users_ids_are_kept(place: ContainerPlace, name: str, rootless: bool
         (
             Container(network="host", memory_gb=8.0, cpus=2.5),
             "podman",
-            ["--network=host", "--memory=8192m", "--cpus=2.5"],
+            ["--network=host", "--memory=8192m", "--memory-swap=8192m", "--cpus=2.5"],
         ),
         (
             Container(shm_gb=0.5, options=("--ulimit", "nofile=9")),
@@ -359,14 +380,20 @@ def test_stand_ins_are_named_where_they_can_be_recognised(place: ContainerPlace,
     assert replace(place, image=ImageFacts("x", "y")).describe({"name": "container"})["stand_ins"] == []
 
 
+def write_quickstart(folder: Path) -> Path:
+    """Write the quickstart's spec with toolchain container and return its path."""
+    document = yaml.safe_load((REPO / "spec/quickstart.yaml").read_text())
+    document["run"] = {"toolchain": "container"}
+    (folder / "root/spec").mkdir(parents=True)
+    (folder / "root/spec/q.yaml").write_text(yaml.safe_dump(document))
+    return folder / "root/spec/q.yaml"
+
+
 def test_run_without_the_image_exits_4_before_anything(tmp_path: Path, bin_folder: Path) -> None:
     """At the command line a missing image is exit code 4 with the command that fetches it, and nothing is written."""
     fake = FakeEngine(bin_folder, "podman")
     fake.answer("image-inspect", err="image not known", code=1)
-    document = yaml.safe_load((REPO / "spec/quickstart.yaml").read_text())
-    document["run"] = {"toolchain": "container"}
-    (tmp_path / "root/spec").mkdir(parents=True)
-    (tmp_path / "root/spec/q.yaml").write_text(yaml.safe_dump(document))
+    write_quickstart(tmp_path)
     argv = [sys.executable, "-m", "dpuforge", "run", "spec/q.yaml", "--engine", "podman"]
     done = subprocess.run(argv, cwd=tmp_path / "root", capture_output=True, text=True, check=False)
     assert done.returncode == 4
@@ -374,3 +401,14 @@ def test_run_without_the_image_exits_4_before_anything(tmp_path: Path, bin_folde
     assert IMAGE in done.stderr
     assert not (tmp_path / "root/build").exists()
     assert not (tmp_path / "root/generated").exists()
+
+
+def test_what_runs_on_the_host_alone_needs_no_image(bin_folder: Path, tmp_path: Path) -> None:
+    """Up to train nothing of AMD's is needed: neither an engine nor its image is asked for."""
+    from dpuforge import pipeline
+    from dpuforge.running import find_place
+
+    job = pipeline.load(write_quickstart(tmp_path))
+    assert find_place(job, wanted=frozenset({"prepare", "train"})).name == "emulator"
+    with pytest.raises(MissingToolError, match="no container engine answers"):
+        find_place(job, wanted=frozenset({"train", "calibrate"}))

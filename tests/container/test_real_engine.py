@@ -164,6 +164,21 @@ def test_a_stage_that_hangs_is_ended_and_says_where(project: Path, engine: str) 
     assert list_containers(engine) == []
 
 
+def test_a_stage_that_eats_its_memory_is_killed_at_the_limit(project: Path, engine: str) -> None:
+    """The kernel kills it at run.container.memory_gb; the reason names the limit, and the key that raises it."""
+    write_spec(project, container={"memory_gb": 1})
+    (project / "order.txt").write_text("eat quantize.py")
+    try:
+        done = run(project, "run", "--from", "calibrate", "--until", "calibrate")
+    finally:
+        (project / "order.txt").unlink()
+        write_spec(project)
+    assert done.returncode == 3
+    assert "memory ran out" in done.stderr
+    assert "1 GB; raise run.container.memory_gb" in done.stderr
+    assert list_containers(engine) == []
+
+
 def test_a_stage_sees_no_network_unless_asked(project: Path) -> None:
     """In the container of a stage the loopback is all there is."""
     from dpuforge import pipeline

@@ -14,6 +14,7 @@ import pytest
 from dpuforge.execute.compile_log import find_failures
 from dpuforge.execute.faults import explain_container, explain_engine, find_code, look_up, read_rows
 from dpuforge.execute.log_scan import scan_log
+from dpuforge.explaining import explain_log
 from dpuforge.load.findings import Path as Keys
 from dpuforge.load.spec_schema import find_rules
 from tests.conftest import REPO
@@ -193,3 +194,20 @@ def test_explain_answers_in_json_and_refuses_what_is_no_code() -> None:
     done = explain("NO_FORWARDS")
     assert done.returncode == 2
     assert "did you mean NO_FORWARD" in done.stderr
+
+
+def test_a_failed_stage_names_the_key_and_line_that_led_there(tmp_path: Path) -> None:
+    """From a log to cause, key with its place in the spec, and remedy; errors first, each once; no log, no words."""
+    log = tmp_path / "log.txt"
+    log.write_text(
+        "[VAIQ_WARN][QUANTIZER_TORCH_SHIFT_CHECK]: weight x value is too small\n"
+        "[VAIQ_ERROR][QUANTIZER_TORCH_XMODEL_BATCHSIZE]: Batch size must be 1 when exporting xmodel.\n"
+        "[VAIQ_ERROR][QUANTIZER_TORCH_XMODEL_BATCHSIZE]: Batch size must be 1 when exporting xmodel.\n"
+    )
+    told = explain_log(REPO / "spec/quickstart.yaml", log)
+    assert told[0].startswith("error XMODEL_BATCHSIZE (20019): ")
+    assert re.search(r"quantization\.calibration\.batch_size \(.*quickstart\.yaml:\d+:\d+\)", told[1])
+    assert told[2].startswith("  what to do: export with batch size 1")
+    assert told[3].startswith("warning SHIFT_CHECK")
+    assert len(told) == 6
+    assert explain_log(REPO / "spec/quickstart.yaml", tmp_path / "absent") == []

@@ -106,7 +106,9 @@ class ContainerPlace(ToolchainPlace):
     def _limits(self) -> list[str]:
         given = self.settings
         limits = [f"--network={given.network}", f"--shm-size={round(given.shm_gb * 1024)}m"]
-        limits += [] if given.memory_gb is None else [f"--memory={round(given.memory_gb * 1024)}m"]
+        if given.memory_gb is not None:  # without swap, or the limit would be twice as high
+            megabytes = round(given.memory_gb * 1024)
+            limits += [f"--memory={megabytes}m", f"--memory-swap={megabytes}m"]
         return limits + ([] if given.cpus is None else [f"--cpus={given.cpus:g}"])
 
     def _identity(self) -> list[str]:

@@ -101,11 +101,9 @@ def explain_container(code: int, log: str, out_of_memory: bool, memory_gb: float
     """
     if out_of_memory or code == _KILLED:
         limit = f"the limit of {memory_gb:g} GB" if memory_gb else "the machine's memory"
-        why = (
-            f"memory ran out: the container was killed at {limit}"
-            if out_of_memory
-            else ("the container was killed from outside (exit code 137), most often because memory ran out")
-        )
+        why = f"memory ran out: the container was killed at {limit}"
+        if not out_of_memory:
+            why = f"killed from outside (exit code 137), most often because memory ran out: {limit}"
         return f"{why}; raise run.container.memory_gb, or lower batch_size or --jobs"
     if code in _ENGINE_CODES or code < 0:
         last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
