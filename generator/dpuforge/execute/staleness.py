@@ -147,7 +147,7 @@ def _compare_toolchain(stage: PlannedStage, recorded: Mapping[str, Any], place: 
         return
     found = recorded.get("versions")
     versions = found if isinstance(found, Mapping) else {}
-    for name in stage.packages:
+    for name in (*stage.packages, "image"):  # a container's image decides whatever ran in one
         if name in versions and name in place.versions and not _is_same(str(versions[name]), place.versions[name]):
             shown = "dpuforge's own code" if name == "dpuforge" else name
             yield f"{shown} changed: {versions[name]} -> {place.versions[name]}"

@@ -30,7 +30,7 @@ BUNDLE_PARTS = (
 # Packages whose versions decide what a stage yields; what reports progress or checks arguments decides nothing.
 IMAGE_PACKAGES = ("PIL", "numpy")
 NETWORK_PACKAGES = (*IMAGE_PACKAGES, "torch", "torchvision", "timm")
-QUANTIZER_PACKAGES = (*NETWORK_PACKAGES, "pytorch_nndct", "dpuforge", "image")
+QUANTIZER_PACKAGES = (*NETWORK_PACKAGES, "pytorch_nndct", "dpuforge")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ STAGES = (
              packages=("dpuforge",)),
     StageRow("compile", "compile for the board with AMD's vai_c_xir", "bash", ("compile.sh", "{board}"),
              ("deploy",), (*BUNDLE_PARTS, "boards/{board}/arch.json", "boards/{board}/board.env"), ("vai_c_xir",),
-             packages=("image",), per_board=True),
+             packages=(), per_board=True),
 )
 # fmt: on
 
