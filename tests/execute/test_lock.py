@@ -25,6 +25,7 @@ from dpuforge.execute.lock import claim
 from dpuforge.execute.process import run_logged
 from dpuforge.execute.results import read_result
 from dpuforge.records.result import Status
+from tests.squares_project import dpuforge, write_project
 
 # A run of two stages, as the command line makes one: each goes on from what it finds, and writes as long as it lives.
 DRIVER = """
@@ -201,6 +202,22 @@ def test_the_second_run_says_who_is_at_work(tmp_path: Path) -> None:
     kill(holder)
     with claim(tmp_path / "squares", print):
         assert json.loads((tmp_path / "squares/.lock").read_text())["pid"] == os.getpid()
+
+
+def test_generate_waits_for_no_run_and_changes_nothing_under_one(tmp_path: Path) -> None:
+    """While a run works its scripts are not rewritten: exit code 3, who it is, and not a file touched."""
+    write_project(tmp_path)
+    assert dpuforge(tmp_path, "generate").returncode == 0
+    script = tmp_path / "generated/squares/train.py"
+    script.unlink()
+    holder = hold(tmp_path / "build/squares")
+    done = dpuforge(tmp_path, "generate")
+    kill(holder)
+    assert done.returncode == 3
+    assert f"build/squares is in use by -c {tmp_path}/build/squares (process {holder.pid}" in done.stderr
+    assert not script.exists()
+    assert dpuforge(tmp_path, "generate").returncode == 0
+    assert script.exists()
 
 
 def test_what_a_killed_run_left_is_ended_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,6 +198,8 @@ def generate(
     edits, boards = choose_edits(overwrite, keep), tuple(board or ())
     rendered = render_specs(specs)
     _refuse_twins([job for job, _ in rendered])
+    if out is None:
+        _refuse_while_running([job for job, _ in rendered])
     if edits is Edits.REFUSE:
         for job, files in rendered:
             pipeline.guard(job, files, out, boards)
@@ -208,6 +210,15 @@ def generate(
         for change in changes:
             print(f"{paint(change.change.value, 9)} {job.project.project}/{change.path}")
         _tell_edits(job, changes)
+
+
+def _refuse_while_running(jobs: Iterable[Job]) -> None:
+    """Raise LockedError where a run is at work: its scripts would change under its feet."""
+    for job in jobs:
+        if job.build.is_dir():
+            from dpuforge.execute.lock import refuse_while_held
+
+            refuse_while_held(job.build)
 
 
 def _tell_edits(job: Job, changes: Iterable[FileChange]) -> None:

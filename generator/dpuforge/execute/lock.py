@@ -70,6 +70,14 @@ def claim(build: Path, say: Say) -> Iterator[tuple[int, ...]]:
         os.close(lock)
 
 
+def refuse_while_held(build: Path) -> None:
+    """Raise LockedError where a run works in build/<project>/; nothing is made where none ever did."""
+    with contextlib.suppress(OSError):  # a folder that cannot be written: no run works in it
+        if (build / LOCK).exists():
+            with claim(build, lambda text: None):
+                pass
+
+
 def _try_flock(lock: int, build: Path, say: Say) -> bool:
     """Take the lock; return False where the file system has none, raise LockedError where it is held."""
     end, told = time.monotonic() + _PATIENCE_SECONDS, False
