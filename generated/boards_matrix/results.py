@@ -356,9 +356,9 @@ class Stage:
         raise SystemExit(status) from None
 
     def _write(self, status, reason):
-        network = sys.modules.get("model")  # the user's own files that it was made of
-        for name in network.list_sources(self.root) if self.scripts and network else ():
-            if (self.root / name).is_file():
+        list_sources = getattr(sys.modules.get("model"), "list_sources", None)
+        for name in list_sources(self.root) if self.scripts and list_sources else ():
+            if (self.root / name).is_file():  # of the user's, and the network was made of it
                 self.inputs.setdefault(name, hash_file(self.root / name))
         result = {
             "stage": self.name.partition("/")[0],
