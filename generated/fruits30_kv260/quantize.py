@@ -168,6 +168,7 @@ def take_calibration(stage, arguments):
     if changed:
         text = "calibrated with another {}: run quantize.py --mode calib again"
         raise Failure(text.format(" and ".join(changed)))
+    stage.read(*sorted((source / "quantize_result").glob("*.*")))
     stage.metrics["quantisation_context"] = hash_context(calibrated)
     return copy_folder(source / "quantize_result", stage.folder / "quantize_result")
 

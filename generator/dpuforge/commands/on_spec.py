@@ -1,4 +1,4 @@
-"""Commands on a spec: validate, explain, generate, check, diff, plan, run, report."""
+"""Commands on a spec: validate, explain, generate, check, diff, run, report."""
 
 from __future__ import annotations
 
@@ -198,6 +198,8 @@ def generate(
     edits, boards = choose_edits(overwrite, keep), tuple(board or ())
     rendered = render_specs(specs)
     _refuse_twins([job for job, _ in rendered])
+    if out is None:
+        _refuse_while_running([job for job, _ in rendered])
     if edits is Edits.REFUSE:
         for job, files in rendered:
             pipeline.guard(job, files, out, boards)
@@ -208,6 +210,15 @@ def generate(
         for change in changes:
             print(f"{paint(change.change.value, 9)} {job.project.project}/{change.path}")
         _tell_edits(job, changes)
+
+
+def _refuse_while_running(jobs: Iterable[Job]) -> None:
+    """Raise LockedError where a run is at work: its scripts would change under its feet."""
+    for job in jobs:
+        if job.build.is_dir():
+            from dpuforge.execute.lock import refuse_while_held
+
+            refuse_while_held(job.build)
 
 
 def _tell_edits(job: Job, changes: Iterable[FileChange]) -> None:
@@ -260,30 +271,6 @@ def check(specs: Specs = None, out: Out = None) -> None:
 _DRIFT = {"create": "missing", "update": "different", "prune": "extra"}
 
 
-def plan(spec: Spec, toolchain: ToolchainName = None, json_: Json = False) -> None:
-    """Show which files would change and which stages are stale, and why; exit code 1 where anything is pending.
-
-    Example: dpuforge plan spec/quickstart.yaml
-    """
-    from dpuforge import pipeline, running
-
-    job = pipeline.load(spec)
-    planned = pipeline.plan(job)
-    changes = pipeline.compare(job, pipeline.render(planned))
-    files = [{"path": change.path, "change": change.change.value, "why": change.why} for change in changes]
-    stages = running.find_stale(job, planned, toolchain or "")
-    if json_:
-        print_json({"project": job.project.project, "files": files, "stages": stages})
-    else:
-        for file in files:
-            why = f" ({file['why']})" if file["why"] else ""
-            print(f"{paint(file['change'], 9)} {job.project.project}/{file['path']}{why}")
-        rows = [(row["stage"], row["where"], row["why"] or "fresh", row["minutes"]) for row in stages]
-        print_table("", ("stage", "where", "why it must run", "minutes, last time"), rows)
-    pending = bool(files) or any(row["why"] for row in stages)
-    raise typer.Exit(ExitCode.DRIFT if pending else ExitCode.DONE)
-
-
 def run(
     spec: Spec,
     toolchain: ToolchainName = None,
@@ -293,6 +280,7 @@ def run(
     jobs: Annotated[int, typer.Option(min=1, help="Boards to compile side by side.")] = 1,
     overwrite: Overwrite = False,
     keep: Keep = False,
+    approved: Annotated[Path | None, typer.Option("--plan", help="Run what `plan --out` saved, or refuse.")] = None,
     engine: Annotated[str, typer.Option(help="docker or podman, for toolchain container; default: the spec's.")] = "",
     pull: Annotated[bool, typer.Option("--pull", help="Fetch AMD's image where it is missing (tens of GB).")] = False,
 ) -> None:
@@ -302,16 +290,21 @@ def run(
 
     Stages: prepare, train, inspect, calibrate, evaluate, deploy, preflight, compile, report. They run in
     build/<project>/, each with its log.txt and result.json. Ctrl-C stops cleanly; the next run goes on from there.
-    Scripts that were edited by hand are refused (exit code 1): --keep runs them as they are.
+    Scripts that were edited by hand are refused (exit code 1): --keep runs them as they are. One run at a time works
+    in a project's build folder; the second says who does (exit code 3).
     """
-    from dpuforge import pipeline, running
+    from dpuforge import pipeline, planning, running
     from dpuforge.commands.progress import RunProgress
     from dpuforge.execute.run_stages import Selection
 
     edits = choose_edits(overwrite, keep)
     request = running.Request(toolchain or "", tuple(board or ()), Selection(start, until), jobs, edits)
+    if approved is not None:
+        if toolchain or board or start or until:
+            raise UsageError("--plan: the saved plan says toolchain, boards and stages", "give them to `dpuforge plan`")
+        request = replace(planning.read_approval(approved, jobs), edits=edits)
     request = replace(request, engine=choose_engine(engine), pull=make_question(pull))
-    document, failed = pipeline.run(spec, request, RunProgress)
+    document, failed = pipeline.run(spec, request, RunProgress, print_message)
     _print_summary(document)
     if failed is not None:
         print_message(f"stage {failed.key} failed: {failed.reason}\nhelp: read {failed.log}")

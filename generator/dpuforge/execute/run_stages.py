@@ -19,7 +19,7 @@ from dpuforge.execute.compile_log import find_failures
 from dpuforge.execute.log_scan import scan_log
 from dpuforge.execute.process import Limit, Overrun, explain_exit, run_logged
 from dpuforge.execute.results import RESULT, hash_file, read_result, write_result
-from dpuforge.execute.staleness import describe_inputs, explain_staleness, hash_inputs, hash_settings
+from dpuforge.execute.staleness import Present, explain_staleness
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.result import StageResult, Status
@@ -30,11 +30,17 @@ _LAST_LINES = 3  # of the log, where nothing else says why a stage failed
 
 @dataclass(frozen=True)
 class Folders:
-    """The three folders of a run: the project root, generated/<project>/ and build/<project>/."""
+    """The three folders of a run: the project root, generated/<project>/ and build/<project>/.
+
+    earlier holds the texts of the generated files that the run's first step replaced; kept are the open files that
+    hold the lock on build/, which every stage inherits.
+    """
 
     root: Path
     scripts: Path
     build: Path
+    earlier: Mapping[str, str] = field(default_factory=dict)
+    kept: tuple[int, ...] = ()
 
 
 class Observer(Protocol):
@@ -159,16 +165,19 @@ class _StageRun:
     def folder(self) -> Path:
         return self.folders.build / self.stage.key
 
-    def inputs(self) -> dict[str, Any]:
-        return describe_inputs(self.stage, self.place, self.folders.scripts, self.folders.root, self.results)
+    def present(self) -> Present:
+        scripts, names = self.folders.scripts, self.stage.scripts
+        texts = {name: (scripts / name).read_text("utf-8") for name in names if (scripts / name).is_file()}
+        return Present(self.folders.root, self.folders.build, texts, self.place, self.folders.earlier)
 
     def run(self, forced: bool) -> StageResult:
         """Run the stage if it is stale or forced, and return its result."""
-        why = explain_staleness(self.folder, hash_inputs(self.inputs()), self.folders.root)
+        why = explain_staleness(self.stage, self.present())
         earlier = read_result(self.folder)
         if not why and not forced and earlier is not None:
-            self.observer.finish(self.stage.key, earlier, True)
-            return earlier
+            kept = earlier if earlier.checked or earlier.status is Status.SKIPPED else self._keep(earlier)
+            self.observer.finish(self.stage.key, kept, True)
+            return kept
         result = self._skip()
         if result is None:
             self.observer.start(self.stage.key, why or "asked for with --from")
@@ -186,7 +195,7 @@ class _StageRun:
             f"{', '.join(missing)} is AMD's, closed, and not on this machine: nothing was compiled and nothing is "
             f"emulated here. Inside AMD's image run: bash {' '.join((script, *self.stage.argv[1:]))}"
         )
-        return self._make_result(Status.SKIPPED, reason, 0.0)
+        return self._make_result(Status.SKIPPED, reason, 0.0).with_changes(scripts={}, settings={})
 
     def _script(self) -> Path:
         """Return the stage's script; below the root where it stands there, for messages that can be copied."""
@@ -202,20 +211,38 @@ class _StageRun:
             Status.DONE if code == 0 else Status.FAILED, "", seconds
         )
         failure = ended or self._find_failure(code, written)
-        if not failure:
-            verdict = self.check(self.stage, self.folder)
-            failure = verdict.failure
-            written = written.with_changes(metrics={**written.metrics, **verdict.metrics})
+        written = written.with_changes(
+            seconds=seconds,
+            board=self.stage.board,
+            stage=self.stage.name,
+            toolchain=self.place.describe(written.toolchain),
+        )
         if failure:
             set_aside(self.folder, LOG)
-            written = written.with_changes(status=Status.FAILED, reason=failure, exit_code=code)
-        inputs = self.inputs()
-        key, settings = hash_inputs(inputs), hash_settings(inputs)
-        name, board = self.stage.name, self.stage.board
-        toolchain = self.place.describe(written.toolchain)
-        return written.with_changes(
-            seconds=seconds, key=key, settings=settings, board=board, stage=name, toolchain=toolchain
-        )
+            return written.with_changes(status=Status.FAILED, reason=failure, exit_code=code)
+        return self._hold_against_project(written if written.says_why else self._complete(written))
+
+    def _hold_against_project(self, result: StageResult) -> StageResult:
+        verdict = self.check(self.stage, self.folder)
+        result = result.with_changes(metrics={**result.metrics, **verdict.metrics}, checked=True)
+        if not verdict.failure:
+            return result
+        set_aside(self.folder, LOG)
+        return result.with_changes(status=Status.FAILED, reason=verdict.failure)
+
+    def _keep(self, result: StageResult) -> StageResult:
+        """Check a result that another one made (Snakemake, a person by hand) once; what has none stays as it is."""
+        checked = self._hold_against_project(result)
+        if checked.with_changes(checked=False) == result:
+            return result
+        write_result(self.folder, checked)
+        return checked
+
+    def _complete(self, result: StageResult) -> StageResult:
+        """Enter what decided the result of a script that does not record it."""
+        made = self._make_result(result.status, "", 0.0)
+        inputs = {**made.inputs, **result.inputs}
+        return result.with_changes(scripts=made.scripts, settings=dict(self.stage.settings), inputs=inputs)
 
     def _start_child(self) -> tuple[int, str]:
         """Run the stage's script to its end; return its exit code, and why its place or its time limit ended it."""
@@ -228,9 +255,10 @@ class _StageRun:
         show = lambda text: self.observer.line(key, text)  # noqa: E731
         limit = Limit(self.minutes * 60, lambda: place.signal(key, "ABRT")) if self.minutes else None
         place.prepare(key)
+        folder, kept = self.folders.build, self.folders.kept
         try:
-            command = place.wrap(argv, key, self.folders.build)
-            code = run_logged(command, self.folders.build, place.env, self.folder / LOG, show, self.stop, limit)
+            command = place.wrap(argv, key, folder)
+            code = run_logged(command, folder, place.env, self.folder / LOG, show, self.stop, kept, limit)
             return code, place.explain(key, code, self._read_log()) if code else ""
         except Overrun:
             script = Path(self.stage.argv[0]).name
@@ -249,7 +277,7 @@ class _StageRun:
             return ""
         compiled = [str(item) for item in find_failures(log)] if self.stage.tools else []
         if result.reason or logged or compiled:
-            return result.reason or (logged or compiled)[0]
+            return (compiled or [result.reason or logged[0]])[0]
         last = [line.strip() for line in log.splitlines() if line.strip()][-_LAST_LINES:]
         return explain_exit(code) + (f": {' | '.join(last)}" if last else "")
 
@@ -263,8 +291,21 @@ class _StageRun:
         outputs = {self._name(path): hash_file(path) for path in made} if status is Status.DONE else {}
         earlier = (self.results[key] for key in self.stage.needs if key in self.results)
         inputs = {name: digest for result in earlier for name, digest in result.outputs.items()}
+        files = {name: self.folders.scripts / name for name in self.stage.scripts}
+        scripts = {name: hash_file(path) for name, path in files.items() if path.is_file()}
         toolchain = {"name": self.place.name, "versions": dict(self.place.versions)}
-        return StageResult(self.stage.name, status, reason, seconds, toolchain, inputs, outputs, board=self.stage.board)
+        return StageResult(
+            self.stage.name,
+            status,
+            reason,
+            seconds,
+            toolchain,
+            inputs,
+            outputs,
+            board=self.stage.board,
+            scripts=scripts,
+            settings=dict(self.stage.settings),
+        )
 
     def _name(self, path: Path) -> str:
         base = self.folders.root

@@ -22,6 +22,7 @@ PYTHON_VARIABLE = "DPUFORGE_PYTHON"
 RUN_EXTRA = "pip install 'dpuforge[run]' into this environment"
 OLDEST_TORCH = (2, 4)  # that the emulator runs on: pyproject.toml
 _EMULATOR_SOURCES = ("emulator", "xmodel", "quant_config", "dropin")
+_CHECK_SOURCES = ("xmodel", "hardware")
 
 # The probe asks a Python what it can import, without importing torch itself (that takes seconds).
 _PROBE = """
@@ -29,7 +30,9 @@ import importlib.util, json, sys
 try:
     from importlib.metadata import version
 except ImportError:
-    version = None
+    def version(name):
+        import pkg_resources
+        return pkg_resources.get_distribution(name).version
 found = {"python": sys.version.split()[0]}
 packages = {"PIL": "pillow", "google.protobuf": "protobuf"}
 for name in sys.argv[1:]:
@@ -105,7 +108,7 @@ def find_toolchain(name: str, image: str = "") -> ToolchainPlace:
 
 def _find_emulator() -> ToolchainPlace:
     env = _child_env("emulator", extra_path=emulator_path())
-    versions = probe_python(sys.executable, ("torch", "torchvision", "numpy", "PIL", "tqdm"), env)
+    versions = probe_python(sys.executable, ("torch", "torchvision", "numpy", "PIL", "tqdm", "timm"), env)
     missing = [name for name in ("torch", "torchvision", "numpy", "PIL", "tqdm") if name not in versions]
     if missing:
         raise MissingToolError(f"toolchain emulator: {', '.join(missing)} cannot be imported", RUN_EXTRA)
@@ -123,9 +126,9 @@ def refuse_old_torch(version: str) -> None:
 
 def _find_native(image: str) -> ToolchainPlace:
     env = _child_env("native")
-    tried = [python for python in _candidate_pythons() if python]
+    tried = find_candidate_pythons()
     for python in tried:
-        versions = probe_python(python, ("torch", "torchvision", "pytorch_nndct", "numpy", "PIL"), env)
+        versions = probe_python(python, ("torch", "torchvision", "pytorch_nndct", "numpy", "PIL", "timm"), env)
         if "pytorch_nndct" in versions:
             return ToolchainPlace("native", python, env, versions)
     raise MissingToolError(
@@ -135,11 +138,11 @@ def _find_native(image: str) -> ToolchainPlace:
     )
 
 
-def _candidate_pythons() -> tuple[str | None, ...]:
+def find_candidate_pythons() -> tuple[str, ...]:
+    """Return the Pythons in which AMD's quantizer is looked for, in order."""
     named = os.environ.get(PYTHON_VARIABLE)
-    if named:
-        return (named,)
-    return tuple(dict.fromkeys((sys.executable, shutil.which("python"), shutil.which("python3"))))
+    found = (named,) if named else (sys.executable, shutil.which("python"), shutil.which("python3"))
+    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def _child_env(name: str, extra_path: Path | None = None) -> dict[str, str]:
@@ -172,11 +175,20 @@ def probe_python(python: str, modules: tuple[str, ...], env: Mapping[str, str]) 
     return {str(name): str(version) for name, version in found.items()}
 
 
-@lru_cache(maxsize=1)
 def hash_emulator() -> str:
     """Return a short digest of the emulator's sources, so that results made by older sources count as stale."""
+    return _hash_sources(_EMULATOR_SOURCES)
+
+
+def hash_checks() -> str:
+    """Return a short digest of what the preflight stage is made of, in the same sense."""
+    return _hash_sources(_CHECK_SOURCES)
+
+
+@lru_cache(maxsize=2)
+def _hash_sources(folders: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for folder in _EMULATOR_SOURCES:
+    for folder in folders:
         for path in sorted((PACKAGE_DIR / folder).rglob("*.py")):
             digest.update(path.relative_to(PACKAGE_DIR).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
