@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 
@@ -67,6 +68,18 @@ def report(session: nox.Session) -> None:
         session.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium", external=True)
     session.install("--quiet", "-e", ".[report-test]")
     session.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/report", *session.posargs)
+
+
+@nox.session
+def container(session: nox.Session) -> None:
+    """Run stages in a real container engine, with stand-ins for AMD's tools; as root it installs podman and runc."""
+    lacking = [name for name in ("podman", "runc") if shutil.which(name) is None]
+    if lacking and shutil.which("apt-get") is not None and os.geteuid() == 0:
+        session.run("apt-get", "update", "-qq", external=True)
+        session.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *lacking, external=True)
+    elif lacking:
+        session.error(f"{' and '.join(lacking)} missing: install them, or run this session as root on Debian or Ubuntu")
+    run_module(session, "pytest", "-q", "-m", "container or not slow", "tests/container", *session.posargs)
 
 
 @nox.session

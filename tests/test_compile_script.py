@@ -63,7 +63,7 @@ def test_a_good_compile_leaves_the_files_and_says_so(root: Path) -> None:
     assert done.returncode == 0, done.stderr
     folder = root / "build/quickstart/compile/KV260"
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["md5sum.txt", "meta.json", "resnet18_digits.xmodel", "vai_c_xir.log"]
+    assert names == ["md5sum.txt", "meta.json", "resnet18_digits.xmodel", "result.json", "vai_c_xir.log"]
     assert "1 DPU subgraph" in done.stdout
 
 

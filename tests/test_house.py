@@ -159,7 +159,9 @@ def test_one_module_opens_the_catalogue_and_one_function_applies_the_lock() -> N
                 callers[node.func.id].add(path.relative_to(PACKAGE).as_posix())
     assert callers["load_catalogue"] == {"load/boards/catalogue.py"}
     assert callers["resolve_targets"] == {"pipeline.py", "estimating.py"}
-    assert callers["resolve_choices"] == callers["read_lock"] == {"load/boards/lock_file.py", "commands/lock_board.py"}
+    assert callers["read_lock"] == {"load/boards/lock_file.py", "commands/lock_board.py"}
+    # A migration is about the DPUs of two releases, whatever a board reported before.
+    assert callers["resolve_choices"] == callers["read_lock"] | {"edit/migrate.py"}
 
 
 def test_the_pipeline_shows_the_six_steps_in_order() -> None:

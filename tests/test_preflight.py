@@ -46,3 +46,17 @@ def test_preflight_of_a_bad_spec_says_what_is_wrong(tmp_path: Path) -> None:
     code, result = preflight(spec)
     assert (code, result["status"]) == (3, "failed")
     assert "there is no board 'KV270'" in result["reason"]
+
+
+def test_preflight_refuses_a_mix_of_calibrations(tmp_path: Path) -> None:
+    """calibrate, evaluate and deploy carry one hash of what they quantised with; another one is named and refused."""
+    spec = make_project(tmp_path, "[KV260]")
+    for stage, context in (("calibrate", "a"), ("evaluate", "b"), ("deploy", "a")):
+        folder = tmp_path / "build/quickstart" / stage
+        folder.mkdir(parents=True)
+        result = {"stage": stage, "status": "done", "metrics": {"quantisation_context": context}}
+        (folder / "result.json").write_text(json.dumps(result))
+    code, result = preflight(spec)
+    assert (code, result["status"]) == (3, "failed")
+    assert "evaluate quantised with another configuration, weights or settings than calibrate" in result["reason"]
+    assert "--from calibrate" in result["reason"]

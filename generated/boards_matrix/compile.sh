@@ -80,6 +80,18 @@ fi
 command -v vai_c_xir >/dev/null || fail 4 "vai_c_xir is not on PATH; it lives inside AMD's image $(value IMAGE)"
 command -v python3 >/dev/null || fail 4 "python3 is not on PATH; it assembles the board's folder"
 
+record() { # [--failed REASON]: result.json says what was made and from what, whoever started this script
+    python3 "$here/results.py" compile "$board" --root "$root" --build "$build" --input "$xmodel" "$@" --scripts \
+        compile.sh \
+        bundle.py \
+        results.py \
+        deploy/app.py \
+        deploy/preprocess.py \
+        deploy/preprocess.hpp \
+        deploy/mobilenet_v2_matrix.prototxt \
+        "boards/$board/arch.json" "boards/$board/board.env"
+}
+
 # What an earlier run left must not pass for the result of this one.
 mkdir -p "$output"
 rm -rf "${build:?}/bundle/$board"
@@ -90,6 +102,7 @@ vai_c_xir -x "$xmodel" -a "$arch" -o "$output" -n "$net_name" 2>&1 | tee "$log" 
 compiled=$output/$net_name.xmodel
 refuse() { # MESSAGE...: fail, and leave what was compiled under a name that nobody takes for a result
     [ ! -e "$compiled" ] || mv -f "$compiled" "$output/refused.xmodel"
+    record --failed "compile.sh ($board): $*" || true
     fail 3 "$@"
 }
 if [ "$status" -ne 0 ]; then
@@ -117,4 +130,8 @@ built_for=$(sed -n 's/.*Target architecture: \([A-Za-z0-9_]*\).*/\1/p' "$log" | 
     refuse "compiled for $built_for, the board's DPU is $target: it would refuse the fingerprint"
 
 printf 'compile.sh (%s): %s, md5 %s, %s DPU subgraph(s)\n' "$board" "$compiled" "$actual" "$counted"
-python3 "$here/bundle.py" "$board" --root "$root" --build "$build" || fail 3 "the board's folder was not assembled"
+python3 "$here/bundle.py" "$board" --root "$root" --build "$build" || {
+    record --failed "the board's folder was not assembled" || true
+    fail 3 "the board's folder was not assembled"
+}
+record || fail 3 "its result could not be recorded"

@@ -389,6 +389,7 @@ def prepare(stage, arguments):
     """Find, decode, check and list all images."""
     sources = read_sources(arguments.root)
     paths = [path for source in sources.values() for path, _ in source.images]
+    stats = stat_files([*paths, *(source.folder for source in sources.values())])
     found, decoded = check_files(paths, stage.folder / "decoded.jsonl", arguments.workers)
     print(f"{len(found)} images, {decoded} of them decoded anew")
     images = Images(arguments.root, sources, found)
@@ -397,7 +398,31 @@ def prepare(stage, arguments):
     problems += check_calibration(images)
     refuse(problems, stage.folder)
     counts = examine(stage, images)
+    seen = describe_sources(arguments.root, sources, found, stats)
+    results.write_json(stage.folder / "seen.json", seen)  # times differ elsewhere: not an output
     record(stage, images, counts)
+
+
+def stat_files(paths):
+    """Return {path: [size, time of change in ns]}, taken before the files are read."""
+    stats = ((str(path), os.stat(str(path))) for path in paths if os.path.isfile(str(path)))
+    return {path: [status.st_size, status.st_mtime_ns] for path, status in stats}
+
+
+def describe_sources(root, sources, found, stats):
+    """Return of each folder or CSV file what was in it: by this a later change is noticed and named."""
+    described = {}
+    for source in sources.values():
+        files = {name_path(root, path): [*stats[str(path)], found[str(path)][0]] for path, _ in source.images}
+        table = str(source.folder)
+        if table in stats:  # a CSV file
+            files[name_path(root, table)] = [*stats[table], results.hash_file(table)]
+        described[name_path(root, table)] = {
+            "files": files,
+            "classes": sorted(map(str, source.classes)),
+            "left_out": {name_path(root, path): kind for path, kind in source.left_out},
+        }
+    return described
 
 
 def warn(stage, texts):

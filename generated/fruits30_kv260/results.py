@@ -2,13 +2,18 @@
 # Change the spec, then run: "dpuforge generate spec/fruits30_kv260.yaml"
 """Where the scripts of this folder read and write, and the result.json that each stage leaves.
 
-Every write is atomic (temporary file, then rename): a killed run leaves no half file. Import this
-before torch: it also settles how torch's idle threads wait, which is read once.
+Every write is atomic (temporary file, then rename): a killed run leaves no half file. A result holds
+what decided it by content (scripts, files that were read, versions), so that it stands whoever
+started the script. Import this before torch: it also settles how torch's idle threads wait, which is
+read once.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import errno
+import faulthandler
 import hashlib
 import json
 import os
@@ -19,6 +24,8 @@ import time
 import traceback
 from pathlib import Path
 
+with contextlib.suppress(OSError):  # a stage that takes too long is aborted and shows where it was,
+    faulthandler.enable(os.dup(2))  # also while its output is captured
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl on a busy machine
 
 PROJECT = "fruits30_kv260"
@@ -40,6 +47,85 @@ OPTIONAL = (
 TOOLS = ("pytorch_nndct", "dpuforge")  # may lie below the root, and are not the user's
 OWN_FOLDERS = set()  # of the user's networks, where they lie outside the root
 VERSIONED = ("torch", "torchvision", "timm", "numpy", "PIL", "pytorch_nndct")
+# The files of this folder that decide each stage.
+STAGE_SCRIPTS = {
+    "prepare": (
+        "prepare.py",
+        "preprocess.py",
+        "find_images.py",
+        "check_images.py",
+        "compare_images.py",
+        "pictures.py",
+        "results.py",
+    ),
+    "train": (
+        "train.py",
+        "model.py",
+        "checkpoint.py",
+        "preprocess.py",
+        "find_images.py",
+        "splits.py",
+        "results.py",
+        "figures.py",
+    ),
+    "inspect": (
+        "inspect_model.py",
+        "model.py",
+        "checkpoint.py",
+        "preprocess.py",
+        "find_images.py",
+        "splits.py",
+        "results.py",
+        "figures.py",
+        "quantize.py",
+    ),
+    "calibrate": (
+        "quantize.py",
+        "model.py",
+        "checkpoint.py",
+        "preprocess.py",
+        "find_images.py",
+        "splits.py",
+        "results.py",
+        "figures.py",
+        "int8_config.json",
+    ),
+    "evaluate": (
+        "evaluate.py",
+        "model.py",
+        "checkpoint.py",
+        "preprocess.py",
+        "find_images.py",
+        "splits.py",
+        "results.py",
+        "figures.py",
+        "pictures.py",
+        "class_maps.py",
+        "train.py",
+        "quantize.py",
+        "int8_config.json",
+    ),
+    "deploy": (
+        "quantize.py",
+        "model.py",
+        "checkpoint.py",
+        "preprocess.py",
+        "find_images.py",
+        "splits.py",
+        "results.py",
+        "figures.py",
+        "int8_config.json",
+    ),
+}
+DISK_FULL = "the disk is full: free space where build/ lies"
+DISK_ERRORS = {
+    errno.ENOSPC: DISK_FULL,
+    errno.EDQUOT: DISK_FULL,
+    errno.EFBIG: DISK_FULL,
+    errno.EROFS: "build/ may not be written: it is mounted read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+}
 
 
 class Failure(Exception):
@@ -115,13 +201,29 @@ def describe_toolchain():
     versions = {"python": platform.python_version()}
     for name in VERSIONED:
         if name in sys.modules:
-            versions[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
+            versions[name] = find_version(name)
     name = os.environ.get("DPUFORGE_TOOLCHAIN", "native")
     nndct = sys.modules.get("pytorch_nndct")
     marked = bool(getattr(nndct, "__emulator__", False))
     if marked or "emulator" in versions.get("pytorch_nndct", ""):
         name = "emulator"
+        versions["dpuforge"] = str(getattr(nndct, "__sources__", "unknown"))
     return {"name": name, "versions": versions}
+
+
+def find_version(name):
+    """Return the version of a package that is loaded: as it was installed, or else as it says."""
+    try:
+        from importlib.metadata import version
+
+        return version(INSTALL.get(name, name))
+    except Exception:  # noqa: BLE001  (Python 3.7, or a package that was never installed)
+        return str(getattr(sys.modules[name], "__version__", "unknown"))
+
+
+def hash_scripts(names):
+    """Return {name: SHA-256} of files of this folder."""
+    return {name: hash_file(HERE / name) for name in names if (HERE / name).is_file()}
 
 
 def is_own_code(file, root):
@@ -185,16 +287,29 @@ class Stage:
         self.name, self.root = name, arguments.root
         self.folder = arguments.build / name
         self.inputs, self.outputs, self.metrics = list(inputs), [], {}
+        self.scripts = {}
         self.started = time.time()
 
     def __enter__(self):
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            self._clear()
+        except OSError as error:
+            print("error: " + explain_disk(error), file=sys.stderr)
+            raise SystemExit(FAILED) from None
+        self.scripts = hash_scripts(STAGE_SCRIPTS.get(self.name, ()))
+        self.inputs = {self.name_path(path): hash_file(path) for path in self._existing()}
+        return self
+
+    def _clear(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         for stale in [self.folder / "result.json", *self.folder.glob(".*.tmp")]:
             if stale.exists():
                 stale.unlink()
-        signal.signal(signal.SIGTERM, _interrupt)
-        self.inputs = {self.name_path(path): hash_file(path) for path in self._existing()}
-        return self
+
+    def read(self, *paths):
+        """Enter files that were read among what decided the result."""
+        self.inputs.update({self.name_path(path): hash_file(path) for path in paths})
 
     def _existing(self):
         missing = [Path(path) for path in self.inputs if not Path(path).is_file()]
@@ -226,6 +341,8 @@ class Stage:
             self._end(str(error), error.status)
         if kind is SystemExit:  # the quantizer leaves this way, sometimes even with status 0
             self._end(f"a tool ended the script with exit status {error.code}", FAILED)
+        if explain_disk(error):
+            self._end(explain_disk(error), FAILED)
         if hasattr(error, "remedy"):  # what the emulator refuses, with what to do
             self._end(" ".join(str(error).split()), FAILED)
         if locate_error(error, self.root):
@@ -237,17 +354,24 @@ class Stage:
         return False
 
     def _end(self, reason, status):
-        self._write("failed", reason)
+        with contextlib.suppress(OSError):  # a full disk takes no result either
+            self._write("failed", reason)
         print("error: " + reason, file=sys.stderr)
         raise SystemExit(status) from None
 
     def _write(self, status, reason):
+        list_sources = getattr(sys.modules.get("model"), "list_sources", None)
+        for name in list_sources(self.root) if self.scripts and list_sources else ():
+            if (self.root / name).is_file():  # of the user's, and the network was made of it
+                self.inputs.setdefault(name, hash_file(self.root / name))
         result = {
-            "stage": self.name,
+            "stage": self.name.partition("/")[0],
+            **({"board": self.name.partition("/")[2]} if "/" in self.name else {}),
             "status": status,
             "reason": reason,
             "seconds": round(time.time() - self.started, 3),
             "toolchain": describe_toolchain(),
+            "scripts": self.scripts,
             "inputs": self.inputs,
             "outputs": {self.name_path(p): hash_file(p) for p in self.outputs if Path(p).is_file()},
             "metrics": self.metrics,
@@ -257,3 +381,38 @@ class Stage:
 
 def _interrupt(number, frame):
     raise KeyboardInterrupt
+
+
+def explain_disk(error):
+    """Return what keeps a file from being written, "" where the error is another one."""
+    if isinstance(error, RuntimeError) and "file write failed" in str(error):  # torch.save
+        return DISK_FULL
+    if not isinstance(error, OSError) or error.errno not in DISK_ERRORS:
+        return ""
+    return f"{error.filename or 'a file'}: {DISK_ERRORS[error.errno]} ({error.strerror})"
+
+
+def main():
+    """Write the result.json of a stage that a shell script runs: <build>/<STAGE>/<BOARD>/."""
+    parser = argparse.ArgumentParser(description="record what a shell script made")
+    parser.add_argument("stage")
+    parser.add_argument("board")
+    parser.add_argument("--failed", default="", metavar="REASON", help="why it made nothing")
+    parser.add_argument("--input", type=Path, help="the file that it read")
+    parser.add_argument("--scripts", nargs="*", default=(), help="files of this folder")
+    add_folders(parser)
+    arguments = parse(parser)
+    folder = arguments.build / arguments.stage / arguments.board
+    stage = Stage(f"{arguments.stage}/{arguments.board}", arguments)
+    stage.scripts = hash_scripts(arguments.scripts)
+    stage.inputs = {}
+    if arguments.input and arguments.input.is_file():
+        stage.read(arguments.input)
+    if not arguments.failed:
+        made = sorted(path for path in folder.rglob("*") if path.is_file())
+        stage.outputs = [path for path in made if path.name not in ("result.json", "log.txt")]
+    stage._write("failed" if arguments.failed else "done", arguments.failed)
+
+
+if __name__ == "__main__":
+    main()

@@ -148,8 +148,15 @@ def describe_context(arguments):
         "weights": results.hash_file(weights),
         "preprocess": results.hash_file(preprocess.__file__),
         "input_px": list(preprocess.INPUT_PX),
+        "calibration settings": [CALIBRATION_SPLIT, CALIBRATION_IMAGES, BATCH_SIZE, SEED],
+        "quantize.py": results.hash_file(__file__),
         "quantizer": results.describe_toolchain()["versions"].get("pytorch_nndct", "unknown"),
     }
+
+
+def hash_context(context):
+    """Return the one hash of a quantisation context, which calibrate, evaluate and deploy carry."""
+    return results.hash_lines(f"{name}={context[name]}" for name in sorted(context))
 
 
 def take_calibration(stage, arguments):
@@ -161,6 +168,8 @@ def take_calibration(stage, arguments):
     if changed:
         text = "calibrated with another {}: run quantize.py --mode calib again"
         raise Failure(text.format(" and ".join(changed)))
+    stage.read(*sorted((source / "quantize_result").glob("*.*")))
+    stage.metrics["quantisation_context"] = hash_context(calibrated)
     return copy_folder(source / "quantize_result", stage.folder / "quantize_result")
 
 
@@ -248,7 +257,9 @@ def calibrate(stage, arguments):
     info = folder / "quant_info.json"
     if not info.is_file():
         raise Failure("the quantizer wrote no quant_info.json")
-    results.write_json(stage.folder / "context.json", describe_context(arguments))
+    context = describe_context(arguments)
+    results.write_json(stage.folder / "context.json", context)
+    stage.metrics["quantisation_context"] = hash_context(context)
     stage.outputs += [stage.folder / "context.json", *sorted(folder.glob("*.*"))]
     stage.metrics["calibration_images"] = len(images)
 

@@ -10,9 +10,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from dpuforge import __version__
-from dpuforge.commands import bundle_board, lock_board, on_changes, on_hardware, on_machine, on_spec, on_xmodel
+from dpuforge.commands import (
+    bundle_board,
+    lock_board,
+    migrate_spec,
+    on_changes,
+    on_hardware,
+    on_machine,
+    on_plan,
+    on_record,
+    on_spec,
+    on_xmodel,
+)
 from dpuforge.commands.screen import PlainCommand, PlainGroup, print_message, set_colour
-from dpuforge.errors import ExitCode, Interrupted, UserError
+from dpuforge.errors import ExitCode, Interrupted, UserError, explain_disk_error
 
 app = typer.Typer(
     name="dpuforge",
@@ -32,7 +43,10 @@ for command in (
     on_spec.generate,
     on_spec.check,
     on_changes.diff,
-    on_spec.plan,
+    migrate_spec.migrate,
+    on_plan.plan,
+    on_record.verify,
+    on_record.pack,
     on_spec.run,
     on_spec.report,
     on_hardware.boards,
@@ -78,12 +92,17 @@ def main() -> None:
     except UserError as error:
         print_message(f"error: {error}" if not hasattr(error, "problems") else str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            sys.stderr.close()
+            sys.exit(ExitCode.DONE)
+        if not explain_disk_error(error):
+            raise
+        print_message(f"error: {explain_disk_error(error)}")
+        sys.exit(ExitCode.STAGE_FAILED)
     except (KeyboardInterrupt, Interrupted):
         print_message("interrupted; what was finished is kept, run the same command again to go on")
         sys.exit(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(ExitCode.DONE)
 
 
 if __name__ == "__main__":

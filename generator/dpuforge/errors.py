@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -51,10 +52,40 @@ class StageError(UserError):
     exit_code = ExitCode.STAGE_FAILED
 
 
+class DriftError(UserError):
+    """What was approved, recorded or packed is not what is there."""
+
+    exit_code = ExitCode.DRIFT
+
+
+class LockedError(UserError):
+    """Another run works in the same build folder."""
+
+    exit_code = ExitCode.STAGE_FAILED
+
+
 class MissingToolError(UserError):
     """A tool of the chosen toolchain is missing."""
 
     exit_code = ExitCode.ENVIRONMENT
+
+
+_DISK_FULL = "the disk is full: free space there"
+DISK_ERRORS = {
+    errno.ENOSPC: _DISK_FULL,
+    errno.EDQUOT: _DISK_FULL,
+    errno.EFBIG: "the file grew larger than this file system or a limit (ulimit -f) allows",
+    errno.EROFS: "it lies on a file system that is mounted read-only",
+    errno.EACCES: "this user may not read or write there",
+    errno.EPERM: "this user may not read or write there",
+}
+
+
+def explain_disk_error(error: OSError) -> str:
+    """Return in one line what keeps a file from being read or written, "" for errors of another kind."""
+    if error.errno not in DISK_ERRORS:
+        return ""
+    return f"{error.filename or 'a file'}: {error.strerror}\nhelp: {DISK_ERRORS[error.errno]}"
 
 
 class Interrupted(Exception):

@@ -1,7 +1,8 @@
 """The first look at a network, seconds before hours: check_model.py of the generated scripts, in a process of its own.
 
 The user's code runs there and nowhere else, so that nothing of it stays in this process. What it found is kept in
-build/<project>/check_model/, together with the user's files that the network was made of: they decide staleness.
+build/<project>/check_model/, together with the user's files that the network was made of: they decide when it is
+looked at again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from dpuforge.plan.artifacts import NETWORK_CHECK
 from dpuforge.plan.make_plan import make_plan
 from dpuforge.records.hardware import BoardTarget, Release
 from dpuforge.records.operator import Operator
-from dpuforge.records.plan import Plan
 from dpuforge.records.project import Project
 from dpuforge.records.result import StageResult, Status
 from dpuforge.render.render import render_plan
@@ -185,13 +185,3 @@ def _read(build: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def add_sources(plan: Plan, build: Path) -> Plan:
-    """Return the plan with the user's files that the network imported among what decides its stages."""
-    sources = tuple(str(name) for name in _read(build).get("sources", ()))
-    stages = (
-        replace(stage, files=tuple(dict.fromkeys((*stage.files, *sources)))) if "model.py" in stage.scripts else stage
-        for stage in plan.stages
-    )
-    return replace(plan, stages=tuple(stages))

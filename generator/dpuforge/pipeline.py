@@ -6,7 +6,8 @@ need is imported there, so that `generate` and `check` start as fast as they can
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +28,17 @@ if TYPE_CHECKING:
     from dpuforge.running import Failure, Request, Watch, Work
 
 
-def run(path: Path, request: Request, watch: Watch) -> tuple[dict[str, Any], Failure | None]:
+def run(
+    path: Path, request: Request, watch: Watch, say: Callable[[str], None] = print
+) -> tuple[dict[str, Any], Failure | None]:
     """Take a spec through all six steps; return the report's document and the first failure, if there is one.
 
     watch is given the number of stages and returns who observes them.
-    Raises SpecError, MissingToolError, StageError, UsageError or HandEditsError before anything is written, Interrupted
-    on Ctrl-C.
+    say is told in a line what the run waits for. Raises SpecError, MissingToolError, StageError, UsageError,
+    DriftError, LockedError or HandEditsError before anything is written, Interrupted on Ctrl-C.
     """
+    from dpuforge.execute.lock import claim
+    from dpuforge.planning import hold_to_approval
     from dpuforge.running import choose_work, find_failure
 
     job = load(path)
@@ -41,10 +46,12 @@ def run(path: Path, request: Request, watch: Watch) -> tuple[dict[str, Any], Fai
     files = render(planned)
     work = choose_work(job, planned, request)
     results: tuple[StageResult, ...] = ()
-    if work.stages:
-        write(job, files, edits=request.edits)
-        results = execute(job, planned, work, watch)
-    return report(job, planned, work.place.name), find_failure(results, job.build)
+    with claim(job.build, say) as kept:
+        hold_to_approval(job, planned, files, request)
+        if work.stages:
+            changes = write(job, files, edits=request.edits)
+            results = execute(job, planned, replace(work, kept=kept, changes=changes), watch)
+        return report(job, planned, work.place.name), find_failure(results, job.build)
 
 
 def load(path: Path) -> Job:
@@ -103,12 +110,17 @@ def _other_folders(job: Job, boards: Sequence[str]) -> tuple[str, ...]:
 def execute(job: Job, planned: Plan, work: Work, watch: Watch) -> tuple[StageResult, ...]:
     """Run the chosen stages that are stale in build/<project>/, up to the first that fails; return their results."""
     from dpuforge.execute.run_stages import Folders, run_stages
+    from dpuforge.foreseeing import remember_times
     from dpuforge.running import make_check
 
-    folders = Folders(job.root, job.generated(), job.build)
+    earlier = {change.path: change.before for change in work.changes}
+    folders = Folders(job.root, job.generated(), job.build, earlier, work.kept)
     check = make_check(job)
     with watch(len(work.stages)) as observer:
-        return run_stages(work.stages, planned.stages, work.place, folders, observer, work.jobs, check)
+        limits = job.project.run.time_limit
+        results = run_stages(work.stages, planned.stages, work.place, folders, observer, work.jobs, check, limits)
+    remember_times(job, planned.stages, results)
+    return results
 
 
 def report(job: Job, planned: Plan, toolchain: str = "") -> dict[str, Any]:

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dpuforge import __version__, pipeline
+from dpuforge import pipeline
 from dpuforge.errors import StageError, UserError
 from dpuforge.estimating import estimate_boards
-from dpuforge.execute.results import hash_file, write_result
+from dpuforge.execute.results import hash_file, read_result, write_result
+from dpuforge.execute.toolchain import hash_checks
 from dpuforge.hardware.estimate import Estimate
 from dpuforge.records.job import Job
 from dpuforge.records.project import Project
@@ -32,7 +33,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dpuforge.preflight", description=__doc__)
     for option in ("--spec", "--root", "--build"):
         parser.add_argument(option, required=True, type=Path)
-    parser.add_argument("--sha256", default="", help="digest of the spec; it only decides when the stage is stale")
     arguments = parser.parse_args()
     result = _judge(arguments.root / arguments.spec, arguments.root, arguments.build)
     if result.reason:
@@ -44,9 +44,11 @@ def main() -> None:
 def _judge(spec: Path, root: Path, build: Path) -> StageResult:
     metrics: dict[str, Any] = {}
     inputs: dict[str, str] = {}
+    settings: Mapping[str, Any] = {}
     status, reason = Status.DONE, ""
     try:
         job = pipeline.load(spec)
+        settings = next(stage.settings for stage in pipeline.plan(job).stages if stage.name == "preflight")
         xmodel = build / "deploy" / f"{job.project.target.net_name}_int.xmodel"
         if xmodel.is_file():
             name = xmodel.relative_to(root).as_posix() if xmodel.is_relative_to(root) else str(xmodel)
@@ -59,12 +61,15 @@ def _judge(spec: Path, root: Path, build: Path) -> StageResult:
             reason = f"the quantizer writes no xmodel for target_device {device}: there is nothing to check"
     except UserError as error:
         status, reason = Status.FAILED, str(error)
-    toolchain = {"name": "dpuforge", "versions": {"dpuforge": __version__}}
-    return StageResult("preflight", status, reason, toolchain=toolchain, inputs=inputs, metrics=metrics)
+    toolchain = {"name": "dpuforge", "versions": {"dpuforge": hash_checks()}}
+    return StageResult(
+        "preflight", status, reason, toolchain=toolchain, inputs=inputs, metrics=metrics, settings=settings
+    )
 
 
 def _check(job: Job, xmodel: Path, metrics: dict[str, Any]) -> None:
     """Fill metrics; raise a UserError at the first check that fails, with the boards' figures already in place."""
+    _check_context(xmodel.parent.parent)
     if not xmodel.is_file():
         raise StageError(f"{xmodel} does not exist", "run the deploy stage; only target_device DPU writes an xmodel")
     graph = read_xmodel(xmodel)
@@ -73,6 +78,19 @@ def _check(job: Job, xmodel: Path, metrics: dict[str, Any]) -> None:
     estimates = estimate_boards(job.catalogue, neutral_operators(graph), job.targets)
     metrics["boards"] = {estimate.board.board: _describe(estimate) for estimate in estimates}
     _check_subgraphs(job.project, metrics["boards"])
+
+
+def _check_context(build: Path) -> None:
+    """Raise StageError where what was deployed is not what was calibrated or measured: results of different runs."""
+    results = {name: read_result(build / name) for name in ("calibrate", "evaluate", "deploy")}
+    contexts = {name: r.metrics.get("quantisation_context") for name, r in results.items() if r is not None}
+    known = {name: context for name, context in contexts.items() if context}
+    if len(set(known.values())) > 1:
+        other = [name for name in known if known[name] != known.get("calibrate", known.get("deploy"))]
+        raise StageError(
+            f"{' and '.join(other)} quantised with another configuration, weights or settings than calibrate",
+            "run again from calibrate on: `dpuforge run SPEC --from calibrate`",
+        )
 
 
 def _run_on_integers(graph: Graph, folder: Path) -> dict[str, int]:

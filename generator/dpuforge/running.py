@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dpuforge.errors import ExitCode, FormatError, UserError
+from dpuforge.errors import ExitCode, FormatError, MissingToolError, UsageError
 from dpuforge.execute.results import read_result
 from dpuforge.execute.run_stages import (
     LOG,
@@ -20,11 +20,13 @@ from dpuforge.execute.run_stages import (
     check_tools,
     select_stages,
 )
-from dpuforge.execute.staleness import describe_inputs, explain_age, explain_staleness, hash_inputs
+from dpuforge.execute.staleness import Present, explain_changes
 from dpuforge.execute.toolchain import ToolchainPlace, find_toolchain
-from dpuforge.looking import add_sources, is_known, look_at_network, remember
+from dpuforge.looking import is_known, look_at_network, remember
+from dpuforge.plan.contexts import find_starting_files
 from dpuforge.plan.flow_contexts import find_image
-from dpuforge.records.files import Edits
+from dpuforge.plan.stages import STAGES
+from dpuforge.records.files import Edits, FileChange
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan, PlannedStage
 from dpuforge.records.result import StageResult, Status
@@ -42,9 +44,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked to run; toolchain "" means the spec's, boards () all of them.
+    """What the user asked to run; toolchain and engine "" mean the spec's, boards () all of them.
 
-    edits says what becomes of generated files that a person edited.
+    edits says what becomes of generated files that a person edited; approved is the saved plan that binds the run;
+    pull whether a missing image may be fetched: it is asked with what that costs.
     """
 
     toolchain: str = ""
@@ -52,15 +55,23 @@ class Request:
     selection: Selection = field(default_factory=Selection)
     jobs: int = 1
     edits: Edits = Edits.REFUSE
+    approved: Mapping[str, Any] | None = None
+    engine: str = ""
+    pull: Callable[[str], bool] = lambda question: False
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a request comes down to: (stage, forced) in order, none where only the report is wanted, and the place."""
+    """What a request comes down to: (stage, forced) in order, none where only the report is wanted, and the place.
+
+    changes are those of the generated files, kept the open files that hold the lock, once there are any.
+    """
 
     place: ToolchainPlace
     stages: tuple[tuple[PlannedStage, bool], ...] = ()
     jobs: int = 1
+    changes: tuple[FileChange, ...] = ()
+    kept: tuple[int, ...] = ()
 
 
 Watch = Callable[[int], AbstractContextManager[Observer]]
@@ -71,19 +82,16 @@ def choose_work(job: Job, plan: Plan, request: Request) -> Work:
 
     Raises UsageError, MissingToolError or StageError where they could not end well: before anything is written.
     """
-    place = find_place(job, request.toolchain)
+    place = find_place(job, request.toolchain, request.engine, request.pull, _name_stages(plan, request.selection))
     others, selection = job.other_boards(request.boards), request.selection
     if selection.start == "report":
         return Work(place)
-    planned = add_sources(plan, job.build).stages
-    stages = [stage for stage in planned if not stage.board or stage.board not in others]
+    stages = [stage for stage in plan.stages if not stage.board or stage.board not in others]
     until_report = Selection(selection.start, "" if selection.until == "report" else selection.until)
     chosen = select_stages(stages, until_report)
     check_tools([stage for stage, _ in chosen], place)
     if any("model.py" in stage.scripts for stage, _ in chosen):
-        _look_before_running(job, place, [stage for stage, _ in chosen])
-        sources = {stage.key: stage for stage in add_sources(plan, job.build).stages}
-        chosen = tuple((sources[stage.key], forced) for stage, forced in chosen)
+        _look_before_running(job, find_looking_place(place), [stage for stage, _ in chosen])
     return Work(place, chosen, request.jobs)
 
 
@@ -142,9 +150,53 @@ def find_failure(results: Sequence[StageResult], build: Path) -> Failure | None:
     return None
 
 
-def find_place(job: Job, toolchain: str) -> ToolchainPlace:
-    """Return where the project's scripts run; toolchain overrides the spec's."""
-    return find_toolchain(toolchain or job.project.run.toolchain.value, find_image(job.release))
+def _name_stages(plan: Plan, selection: Selection) -> frozenset[str]:
+    """Return the names of the stages that a selection leads to; of an unknown name all, select_stages refuses it."""
+    names = list(dict.fromkeys(stage.name for stage in plan.stages))
+    first = names.index(selection.start) if selection.start in names else 0
+    last = names.index(selection.until) if selection.until in names else len(names)
+    return frozenset(names[first : last + 1])
+
+
+def find_place(
+    job: Job,
+    toolchain: str = "",
+    engine: str = "",
+    pull: Callable[[str], bool] = lambda question: False,
+    wanted: frozenset[str] | None = None,
+) -> ToolchainPlace:
+    """Return where the project's scripts run; toolchain and engine override the spec's, pull is asked for an image.
+
+    wanted names the stages that are to run (None: any): where all of them are the host's, no image is looked for.
+    """
+    name = toolchain or job.project.run.toolchain.value
+    if name != "container":
+        return find_toolchain(name, find_image(job.release))
+    inside = frozenset(row.name for row in STAGES if job.project.run.place_of(row.name, "container") == "container")
+    if wanted is not None and not wanted & inside:
+        return find_toolchain("emulator")
+    return _find_container_place(job, engine, pull, inside)
+
+
+def _find_container_place(job: Job, engine: str, pull: Callable[[str], bool], inside: frozenset[str]) -> ToolchainPlace:
+    """Return AMD's image for the stages named inside, and the host for the others."""
+    from dpuforge.execute.container import Wish, add_mounts, find_container, make_place
+
+    given, environment = job.project.run, job.release.environment
+    if environment is None:
+        raise UsageError(f"no conda environment of Vitis AI {job.release.name} is on record", "choose another release")
+    tell = lambda text: print(text, file=sys.stderr)  # noqa: E731
+    wish = Wish(given.container, job.release.images, environment.conda, job.release.name, engine, pull, tell)
+    found = find_container(wish)
+    host = find_toolchain("emulator")
+    data = job.project.data
+    folders = (data.train, data.validation, data.test, *find_starting_files(job.project))
+    return add_mounts(make_place(found, wish, host, inside, job.root), folders, job.project.project)
+
+
+def find_looking_place(place: ToolchainPlace) -> ToolchainPlace:
+    """Return where the first look at a network runs: never in a container, whose start would outlast it."""
+    return getattr(place, "host", None) or place
 
 
 def read_results(job: Job, plan: Plan) -> dict[str, StageResult]:
@@ -166,21 +218,35 @@ def find_outdated(job: Job, plan: Plan, results: Mapping[str, StageResult], chan
 
     changed names the generated files that are not what the spec says now. The one rule for everything that prints.
     """
-    place = _find_place_if_any(job)
+    place = find_place_if_any(job)
+    present = Present(job.root, job.build, read_scripts(job, plan), place)
     outdated: dict[str, str] = {}
     for stage in plan.stages:
         result = results.get(stage.key)
         if result is None or result.status is Status.SKIPPED:
             continue
-        inputs = describe_inputs(stage, place, job.generated(), job.root, results)
         why = (
             _explain_needs(stage, results, outdated)
             or next((f"the spec now says otherwise in {name}" for name in stage.scripts if name in changed), "")
-            or explain_age(result, inputs, place.name, job.root)
+            or explain_changes(stage, result, _leave_other_toolchain(present, result))
         )
         if why:
             outdated[stage.key] = why
     return outdated
+
+
+def read_scripts(job: Job, plan: Plan) -> dict[str, str]:
+    """Return {path: text} of the generated files on disk that decide stages."""
+    names = {name for stage in plan.stages for name in stage.scripts}
+    folder = job.generated()
+    return {name: (folder / name).read_text("utf-8") for name in sorted(names) if (folder / name).is_file()}
+
+
+def _leave_other_toolchain(present: Present, result: StageResult) -> Present:
+    """A result of another toolchain is judged by all else: its versions cannot be had here."""
+    here = present.place.of(result.stage).name if present.place is not None else ""
+    same = result.toolchain.get("name") in (here, "dpuforge")
+    return present if same else replace(present, place=None)
 
 
 def _explain_needs(stage: PlannedStage, results: Mapping[str, StageResult], outdated: Mapping[str, str]) -> str:
@@ -194,28 +260,9 @@ def _explain_needs(stage: PlannedStage, results: Mapping[str, StageResult], outd
     return ""
 
 
-def _find_place_if_any(job: Job) -> ToolchainPlace:
-    """Return where the spec's stages run, or a place without a name where its toolchain is not on this machine."""
+def find_place_if_any(job: Job, toolchain: str = "") -> ToolchainPlace | None:
+    """Return where the project's stages run, or None where its toolchain is not on this machine."""
     try:
-        return find_place(job, "")
-    except UserError:
-        return ToolchainPlace("", "", {}, {})
-
-
-def find_stale(job: Job, plan: Plan, toolchain: str) -> list[dict[str, Any]]:
-    """Return one row per stage: its key, why it must run ("" where it need not or cannot), its minutes last time."""
-    place = find_place(job, toolchain)
-    plan = add_sources(plan, job.build)
-    results = read_results(job, plan)
-    stale: dict[str, str] = {}
-    rows = []
-    for stage in plan.stages:
-        key = hash_inputs(describe_inputs(stage, place, job.generated(), job.root, results))
-        missing = any(place.find_tool(tool) is None for tool in stage.tools)
-        waits = [name for name in stage.needs if stale.get(name)]
-        why = explain_staleness(job.build / stage.key, key, job.root) or (f"after {waits[0]}" if waits else "")
-        stale[stage.key] = why = "" if missing else why
-        last = results.get(stage.key)
-        minutes = round(last.seconds / 60, 2) if last and last.seconds else None
-        rows.append({"stage": stage.key, "why": why, "minutes": minutes})
-    return rows
+        return find_place(job, toolchain)
+    except MissingToolError:
+        return None

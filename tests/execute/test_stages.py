@@ -56,7 +56,7 @@ def folders(tmp_path: Path) -> Folders:
 @pytest.fixture
 def place() -> ToolchainPlace:
     """A toolchain that is this very Python."""
-    return ToolchainPlace("emulator", sys.executable, {"PATH": "/usr/bin:/bin"}, {"python": "3"})
+    return ToolchainPlace("emulator", sys.executable, {"PATH": "/usr/bin:/bin"}, {"python": "3", "torch": "2.4"})
 
 
 def write_script(folders: Folders, name: str, text: str) -> None:
@@ -97,7 +97,7 @@ def test_a_fresh_stage_does_not_run_again(folders: Folders, place: ToolchainPlac
 def test_whatever_decides_a_stage_makes_it_stale(folders: Folders, place: ToolchainPlace, change: str) -> None:
     """A changed script, a changed or lost output and another toolchain version each lead to a new run."""
     write_script(folders, "one.py", WRITES_OUTPUT)
-    one = stage("one", uses_toolchain=True)
+    one = stage("one", uses_toolchain=True, packages=("torch",))
     run([one], place, folders)
     if change == "script":
         write_script(folders, "one.py", WRITES_OUTPUT + "    # changed\n")
@@ -106,9 +106,18 @@ def test_whatever_decides_a_stage_makes_it_stale(folders: Folders, place: Toolch
     elif change == "lost":
         (folders.build / "one" / "made.txt").unlink()
     else:
-        place = replace(place, versions={"python": "4"})
+        place = replace(place, versions={"python": "3", "torch": "2.5"})
     _, watcher = run([one], place, folders)
     assert watcher.ended == [("one", "done", False)]
+
+
+def test_what_decides_no_result_makes_nothing_stale(folders: Folders, place: ToolchainPlace) -> None:
+    """Another Python, and a local tag of torch that one side does not know, lead to no new run."""
+    write_script(folders, "one.py", WRITES_OUTPUT)
+    one = stage("one", uses_toolchain=True, packages=("torch",))
+    run([one], place, folders)
+    place = replace(place, versions={"python": "4", "torch": "2.4+cpu"})
+    assert run([one], place, folders)[1].ended == [("one", "done", True)]
 
 
 def test_a_changed_output_makes_the_stages_after_it_stale(folders: Folders, place: ToolchainPlace) -> None:
@@ -270,7 +279,9 @@ def test_a_broken_result_counts_as_none(tmp_path: Path, text: str) -> None:
 
 def test_a_result_survives_the_round_trip(tmp_path: Path) -> None:
     """What is written is what is read."""
-    result = StageResult("evaluate", Status.DONE, metrics={"float_accuracy": 97.5}, outputs={"a": "b"}, key="k")
+    result = StageResult(
+        "evaluate", Status.DONE, metrics={"float_accuracy": 97.5}, outputs={"a": "b"}, scripts={"evaluate.py": "c"}
+    )
     (tmp_path / RESULT).write_text(json.dumps(result.to_json()))
     assert read_result(tmp_path) == result
 

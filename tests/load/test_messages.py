@@ -74,7 +74,21 @@ CHANGED = [
     ("target:", "train: {epochs: 3.5}\ntarget:", f"{AT}:5:17: train.epochs: should be a whole number, got 3.5\n"
      "  help: for example epochs: 20 (passes over the training images)"),
     ("target:", "run: {type: 3}\ntarget:", f"{AT}:5:7: run.type: unknown key, got 'type'\n"
-     "  help: known keys here: toolchain"),
+     "  help: known keys here: container, stages, time_limit, toolchain"),
+    ("target:", "run: {toolchain: container, stages: {train: gpu}}\ntarget:",
+     f"{AT}:5:45: run.stages.train: should be host or container, got 'gpu'\n"
+     "  help: choose from host, container"),
+    ("target:", "run: {toolchain: container, stages: {deploy: host}}\ntarget:",
+     f"{AT}:5:46: run.stages.deploy: deploy on the host and calibrate in the container, evaluate in the container: two "
+     "quantizers, and a calibration of the one is refused by the other\n"
+     "  help: send calibrate, evaluate and deploy to one place"),
+    ("target:", "run: {time_limit: {train: 0}}\ntarget:",
+     f"{AT}:5:27: run.time_limit.train: should be at least 0.01, got 0\n"
+     "  help: Minutes for the training."),
+    ("target:", "run: {container: {image: 'xilinx/vitis-ai:latest'}}\ntarget:",
+     f"{AT}:5:26: run.container.image: should match [a-z0-9][a-z0-9._/:-]*(:(?!latest$)[A-Za-z0-9_][A-Za-z0-9._-]*|"
+     "@sha256:[0-9a-f]{64}), got 'xilinx/vitis-ai:latest'\n"
+     "  help: write name:tag (not latest) or name@sha256:digest"),
     ("target:", "quantization: {calibration: {from: test}}\ntarget:",
      f"{AT}:5:36: quantization.calibration.from: should be train or validation, got 'test'\n"
      "  help: choose train or validation: a network calibrated on its test images has seen them"),

@@ -262,6 +262,25 @@ def test_a_change_between_the_modes_is_refused(trained: Path, mode: str) -> None
     assert "calibrated with another int8_config: run quantize.py --mode calib again" in ran.output
 
 
+def test_all_modes_carry_one_hash_of_what_they_quantised_with(trained: Path) -> None:
+    """calib, test and deploy of one calibration record the same hash; other settings give another one."""
+    set_up(trained)
+    contexts = []
+    for mode, stage in (("calib", "calibrate"), ("test", "test"), ("deploy", "deploy")):
+        assert quantize(trained, mode).status == 0
+        contexts.append(shapes.read_result(trained, stage)["metrics"]["quantisation_context"])
+    assert len(set(contexts)) == 1
+    script = trained / "generated/shapes/quantize.py"
+    text = script.read_text()
+    script.write_text(text.replace("SEED = ", "SEED = 1 + ", 1))
+    ran = quantize(trained, "deploy")
+    assert ran.status == 3
+    assert "calibrated with another calibration settings and quantize.py" in ran.output
+    assert quantize(trained, "calib").status == 0
+    assert shapes.read_result(trained, "calibrate")["metrics"]["quantisation_context"] != contexts[0]
+    script.write_text(text)
+
+
 def test_modes_ask_for_calibration_first(trained: Path, tmp_path: Path) -> None:
     """deploy without calibration says which stage to run."""
     set_up(trained)

@@ -69,13 +69,14 @@ def releases(json_: Json = False) -> None:
     from dpuforge.load.boards.catalogue import shipped_catalogue
 
     catalogue = shipped_catalogue()
-    rows = [_release_row(release, catalogue) for release in catalogue.releases.values() if release.supported]
+    shown = [it for it in catalogue.releases.values() if it.supported or it.build_with]
+    rows = [_release_row(release, catalogue) for release in shown]
     if json_:
         print_json(rows)
         return
     for row in rows:
         row["images"] = "\n".join(row["images"])
-        row["boards"] = ", ".join(row["boards"])
+        row["boards"] = ", ".join(row["boards"]) or row["note"]
     columns = ("release", "images", "python", "torch", "boards")
     print_table("", columns, [[row[name] for name in columns] for row in rows])
 
@@ -90,6 +91,7 @@ def _release_row(release: Release, catalogue: Catalogue) -> dict[str, Any]:
         "python": environment.python if environment else "",
         "torch": environment.torch if environment else "",
         "boards": served,
+        "note": f"build with {release.build_with}: {release.status}" if release.build_with else "",
         "source": release.source,
     }
 

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dpuforge.commands.screen import print_json, print_message, print_table
-from dpuforge.errors import ExitCode, MissingToolError, UsageError
+from dpuforge.errors import ExitCode, UsageError
 from dpuforge.paths import emulator_path as find_emulator
 
-# what is looked for: (name, what it is for, command that supplies it)
-_MODULES = (
-    ("torch", "training and the emulator", "pip install 'dpuforge[run]'"),
-    ("torchvision", "backbones and images", "pip install 'dpuforge[run]'"),
-    ("numpy", "arrays", "pip install 'dpuforge[run]'"),
-    ("PIL", "reading images", "pip install 'dpuforge[run]'"),
-    ("tqdm", "progress of the generated scripts", "pip install 'dpuforge[run]'"),
-    ("google.protobuf", "xmodel files", "pip install 'dpuforge[run]'"),
-    ("onnx", "ONNX export", "pip install 'dpuforge[run]'"),
-    ("snakemake", "running the Snakefile", "pip install 'dpuforge[all]'"),
-)
-_TOOLS = (
-    ("bash", "compile.sh", "the system's package manager"),
-    ("vai_c_xir", "compiling for a board", "AMD's image of the release: dpuforge releases"),
-    ("docker", "starting AMD's image", "the system's package manager"),
-)
+if TYPE_CHECKING:
+    from dpuforge.doctoring import Finding
 
 
 def emulator_path() -> None:
@@ -41,47 +26,33 @@ def emulator_path() -> None:
 
 def doctor(
     spec: Annotated[Path | None, typer.Argument(help="Also check what this spec needs.")] = None,
-    toolchain: Annotated[str, typer.Option(help="emulator or native; default: the spec's, else emulator.")] = "",
+    toolchain: Annotated[str, typer.Option(help="emulator, native or container; default: the spec's.")] = "",
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Say what this machine has, what is missing, and which command supplies it; exit code 4 where it cannot run.
 
     Example: dpuforge doctor spec/quickstart.yaml
+
+    Container engines are asked whether they may be used, AMD's quantizer is imported in a process of its own, and with
+    a spec disk and memory are held against an estimate.
     """
-    from dpuforge.execute.toolchain import find_toolchain
-
-    rows = _look_around()
-    name, problem = toolchain or _spec_toolchain(spec), ""
-    try:
-        find_toolchain(name)
-    except MissingToolError as error:
-        problem = str(error)
-    if json_:
-        print_json({"toolchain": name, "ready": not problem, "problem": problem, "found": rows})
-    else:
-        table = [(r["name"], r["version"] or "missing", r["for"], "" if r["version"] else r["remedy"]) for r in rows]
-        print_table("", ("what", "version", "for", "supplied by"), table)
-        print_message(problem or f"toolchain {name}: ready")
-    raise typer.Exit(ExitCode.ENVIRONMENT if problem else ExitCode.DONE)
-
-
-def _spec_toolchain(spec: Path | None) -> str:
-    if spec is None:
-        return "emulator"
     from dpuforge import pipeline
+    from dpuforge.doctoring import examine_machine
 
-    return pipeline.load(spec).project.run.toolchain.value
+    seen = examine_machine(pipeline.load(spec) if spec else None, toolchain)
+    rows = [{"name": f.name, "version": f.found, "for": f.use, **_show_gap(f)} for f in seen.findings]
+    if json_:
+        print_json({"toolchain": seen.toolchain, "ready": seen.ready, "problem": seen.problem, "found": rows})
+    else:
+        table = [(r["name"], r["version"] or "missing", r["for"], r["gap"], r["remedy"]) for r in rows]
+        print_table("", ("what", "found", "for", "gap", "what closes it"), table)
+        lacking = [f"{row['name']}: {row['gap']}" for row in rows if row["needed"] and row["gap"]]
+        print_message("; ".join(filter(None, [seen.problem, *lacking])) or f"toolchain {seen.toolchain}: ready")
+    raise typer.Exit(ExitCode.DONE if seen.ready else ExitCode.ENVIRONMENT)
 
 
-def _look_around() -> list[dict[str, str]]:
-    import sys
-
-    from dpuforge.execute.toolchain import probe_python
-
-    found = probe_python(sys.executable, tuple(name for name, _, _ in _MODULES), {})
-    modules = [{"name": n, "version": found.get(n, ""), "for": w, "remedy": r} for n, w, r in _MODULES]
-    tools = [{"name": n, "version": shutil.which(n) or "", "for": w, "remedy": r} for n, w, r in _TOOLS]
-    return modules + tools
+def _show_gap(finding: Finding) -> dict[str, Any]:
+    return {"gap": finding.gap, "remedy": finding.remedy if finding.gap else "", "needed": finding.needed}
 
 
 _SPEC = """\
@@ -133,6 +104,8 @@ def init(
 
     Every question has an option of the same name; the spec is checked before it is written.
     """
+    from dpuforge.edit.edit_spec import write_spec
+
     if path.exists() and not force:
         raise UsageError(f"{path} exists", "choose another path, or --force to replace it")
     if freeze not in _DEFAULTS:
@@ -143,21 +116,6 @@ def init(
     boards = ", ".join(name.strip() for name in board.split(","))
     where = path.as_posix()
     text = _SPEC.format(path=where, project=project, boards=boards, method=method, batchnorm=batchnorm, **values)
-    _write_spec(path, text)
+    write_spec(path, text)
     print(f"create    {path}")
     print_message(f"next: put images below data/{project}/, then run `dpuforge run {where}`")
-
-
-def _write_spec(path: Path, text: str) -> None:
-    """Check the spec's text beside its place and move it there; raise SpecError and leave nothing where it is bad."""
-    from dpuforge.load.boards.catalogue import shipped_catalogue
-    from dpuforge.load.load_spec import load_project
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial.yaml")
-    partial.write_text(text, encoding="utf-8")
-    try:
-        load_project(partial, shipped_catalogue())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

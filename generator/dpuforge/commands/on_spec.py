@@ -1,15 +1,17 @@
-"""Commands on a spec: validate, explain, generate, check, diff, plan, run, report."""
+"""Commands on a spec: validate, explain, generate, check, diff, run, report."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dpuforge.commands.screen import paint, print_json, print_message, print_table
+from dpuforge.commands.show_faults import choose_engine, explain_word, make_question, print_faults
 from dpuforge.errors import ExitCode, Problem, UsageError, UserError
 
 if TYPE_CHECKING:
@@ -43,24 +45,50 @@ def _is_spec(path: Path) -> bool:
     return path.is_file() and any(line.startswith("project:") for line in path.read_text("utf-8").splitlines())
 
 
-def validate(specs: Annotated[list[Path], typer.Argument(help="Spec files to check.")], json_: Json = False) -> None:
+class Form(str, Enum):
+    """How problems are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    GITHUB = "github"
+    SARIF = "sarif"
+
+
+def validate(
+    specs: Specs = None,
+    json_: Json = False,
+    form: Annotated[Form, typer.Option("--format", help="github annotates lines; sarif is for viewers.")] = Form.TEXT,
+) -> None:
     """Check specs and print every problem with its place.
 
     Example: dpuforge validate spec/quickstart.yaml
 
     Exit code 0 where all specs are good (warnings allowed), 2 otherwise.
     """
-    found = {str(path): _find_problems(path) for path in specs}
+    found = {str(path): _find_problems(path) for path in find_specs(specs)}
     bad = any(_is_bad(problems) for problems in found.values())
-    if json_:
+    _print_problems(found, Form.JSON if json_ else form)
+    raise typer.Exit(ExitCode.BAD_SPEC if bad else ExitCode.DONE)
+
+
+def _print_problems(found: Mapping[str, tuple[Problem, ...]], form: Form) -> None:
+    """Print the problems of each spec; text goes to stderr, what a program reads to stdout."""
+    from dpuforge.annotations import annotate_problem, build_sarif
+
+    every = [problem for problems in found.values() for problem in problems]
+    if form is Form.JSON:
         print_json({path: _problems_json(problems) for path, problems in found.items()})
+    elif form is Form.SARIF:
+        print_json(build_sarif(every))
+    elif form is Form.GITHUB:
+        for problem in every:
+            print(annotate_problem(problem))
     else:
+        for problem in every:
+            print_message(str(problem))
         for path, problems in found.items():
-            for problem in problems:
-                print_message(str(problem))
             if not _is_bad(problems):
                 print(f"{path}: good")
-    raise typer.Exit(ExitCode.BAD_SPEC if bad else ExitCode.DONE)
 
 
 def _find_problems(path: Path) -> tuple[Problem, ...]:
@@ -84,7 +112,9 @@ def _problems_json(problems: tuple[Problem, ...]) -> dict[str, Any]:
 
 
 def explain(
-    spec: Annotated[Path, typer.Argument(help="The spec file, or FILE:LINE of a generated file.")], json_: Json = False
+    spec: Annotated[Path, typer.Argument(metavar="SPEC|FILE:LINE|CODE", help="A spec, a generated line, or a code.")],
+    says: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="With a code: the spec that led there.")] = None,
+    json_: Json = False,
 ) -> None:
     """Show every effective value of a spec and where it came from, and what part of a picture the network sees.
 
@@ -92,10 +122,15 @@ def explain(
 
     With a line of a generated file (dpuforge explain generated/quickstart/train.py:33): the template's line that made
     it, and the keys of the spec that it prints or depends on, each with its place.
+
+    With a code of AMD's quantizer or compiler (dpuforge explain QUANTIZER_TORCH_NO_FORWARD spec/quickstart.yaml): its
+    cause, the keys of the spec that lead there, and a remedy.
     """
     file, _, line = str(spec).rpartition(":")
     if line.isdigit() and file and not spec.exists():
         _explain_line(Path(file), int(line), json_)
+    elif says is not None or (not spec.exists() and spec.suffix not in (".yaml", ".yml")):
+        explain_word(str(spec), says, json_)
     else:
         _explain_spec(spec, json_)
 
@@ -163,6 +198,8 @@ def generate(
     edits, boards = choose_edits(overwrite, keep), tuple(board or ())
     rendered = render_specs(specs)
     _refuse_twins([job for job, _ in rendered])
+    if out is None:
+        _refuse_while_running([job for job, _ in rendered])
     if edits is Edits.REFUSE:
         for job, files in rendered:
             pipeline.guard(job, files, out, boards)
@@ -173,6 +210,15 @@ def generate(
         for change in changes:
             print(f"{paint(change.change.value, 9)} {job.project.project}/{change.path}")
         _tell_edits(job, changes)
+
+
+def _refuse_while_running(jobs: Iterable[Job]) -> None:
+    """Raise LockedError where a run is at work: its scripts would change under its feet."""
+    for job in jobs:
+        if job.build.is_dir():
+            from dpuforge.execute.lock import refuse_while_held
+
+            refuse_while_held(job.build)
 
 
 def _tell_edits(job: Job, changes: Iterable[FileChange]) -> None:
@@ -225,30 +271,6 @@ def check(specs: Specs = None, out: Out = None) -> None:
 _DRIFT = {"create": "missing", "update": "different", "prune": "extra"}
 
 
-def plan(spec: Spec, toolchain: ToolchainName = None, json_: Json = False) -> None:
-    """Show which files would change and which stages are stale, and why; exit code 1 where anything is pending.
-
-    Example: dpuforge plan spec/quickstart.yaml
-    """
-    from dpuforge import pipeline, running
-
-    job = pipeline.load(spec)
-    planned = pipeline.plan(job)
-    changes = pipeline.compare(job, pipeline.render(planned))
-    files = [{"path": change.path, "change": change.change.value, "why": change.why} for change in changes]
-    stages = running.find_stale(job, planned, toolchain or "")
-    if json_:
-        print_json({"project": job.project.project, "files": files, "stages": stages})
-    else:
-        for file in files:
-            why = f" ({file['why']})" if file["why"] else ""
-            print(f"{paint(file['change'], 9)} {job.project.project}/{file['path']}{why}")
-        rows = [(row["stage"], row["why"] or "fresh", row["minutes"]) for row in stages]
-        print_table("", ("stage", "why it must run", "minutes, last time"), rows)
-    pending = bool(files) or any(row["why"] for row in stages)
-    raise typer.Exit(ExitCode.DRIFT if pending else ExitCode.DONE)
-
-
 def run(
     spec: Spec,
     toolchain: ToolchainName = None,
@@ -258,6 +280,9 @@ def run(
     jobs: Annotated[int, typer.Option(min=1, help="Boards to compile side by side.")] = 1,
     overwrite: Overwrite = False,
     keep: Keep = False,
+    approved: Annotated[Path | None, typer.Option("--plan", help="Run what `plan --out` saved, or refuse.")] = None,
+    engine: Annotated[str, typer.Option(help="docker or podman, for toolchain container; default: the spec's.")] = "",
+    pull: Annotated[bool, typer.Option("--pull", help="Fetch AMD's image where it is missing (tens of GB).")] = False,
 ) -> None:
     """Generate the scripts, then run every stage that is stale, and report.
 
@@ -265,18 +290,25 @@ def run(
 
     Stages: prepare, train, inspect, calibrate, evaluate, deploy, preflight, compile, report. They run in
     build/<project>/, each with its log.txt and result.json. Ctrl-C stops cleanly; the next run goes on from there.
-    Scripts that were edited by hand are refused (exit code 1): --keep runs them as they are.
+    Scripts that were edited by hand are refused (exit code 1): --keep runs them as they are. One run at a time works
+    in a project's build folder; the second says who does (exit code 3).
     """
-    from dpuforge import pipeline, running
+    from dpuforge import pipeline, planning, running
     from dpuforge.commands.progress import RunProgress
     from dpuforge.execute.run_stages import Selection
 
     edits = choose_edits(overwrite, keep)
     request = running.Request(toolchain or "", tuple(board or ()), Selection(start, until), jobs, edits)
-    document, failed = pipeline.run(spec, request, RunProgress)
+    if approved is not None:
+        if toolchain or board or start or until:
+            raise UsageError("--plan: the saved plan says toolchain, boards and stages", "give them to `dpuforge plan`")
+        request = replace(planning.read_approval(approved, jobs), edits=edits)
+    request = replace(request, engine=choose_engine(engine), pull=make_question(pull))
+    document, failed = pipeline.run(spec, request, RunProgress, print_message)
     _print_summary(document)
     if failed is not None:
         print_message(f"stage {failed.key} failed: {failed.reason}\nhelp: read {failed.log}")
+        print_faults(spec, failed.log)
         _explain_failure(spec, failed.log)
         raise typer.Exit(failed.exit_code)
 

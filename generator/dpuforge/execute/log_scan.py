@@ -5,18 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_DIAGNOSTIC = re.compile(r"\[VAIQ_(?P<severity>ERROR|WARN)\](?:\[(?P<code>[A-Z0-9_]+)\])?:\s*(?P<text>.*)")
+from dpuforge.execute.faults import Fault, find_code, find_uncoded
 
-# code -> what helps (docs/quantizer.md, section 13); a code without a row is still an error.
-REMEDIES = {
-    "QUANTIZER_TORCH_XMODEL_BATCHSIZE": "export with batch size 1; the generated quantize.py --mode deploy does",
-    "QUANTIZER_TORCH_NO_CALIB_RESULT_FILE": "run the calibrate stage first",
-    "QUANTIZER_TORCH_CALIB_RESULT_MISMATCH": "calibrate again: network or settings changed since",
-    "QUANTIZER_TORCH_BIAS_CORRECTION": "run the calibrate stage first: bias correction is made there",
-    "QUANTIZER_TORCH_NO_CALIBRATION": "no image went through the network in calibration; look at the data",
-    "QUANTIZER_TORCH_NO_FORWARD": "run one forward pass before exporting; the generated quantize.py does",
-    "QUANTIZER_TORCH_QUANT_CONFIG": "the real parser rejects the config; `dpuforge validate` names the key",
-}
+_DIAGNOSTIC = re.compile(r"\[VAIQ_(?P<severity>ERROR|WARN)\](?:\[(?P<code>[A-Z0-9_]+)\])?:\s*(?P<text>.*)")
 
 
 @dataclass(frozen=True)
@@ -27,9 +18,15 @@ class Diagnostic:
     code: str
     text: str
 
+    @property
+    def fault(self) -> Fault | None:
+        """What the table knows of it; an error without a row is still an error."""
+        severity = "error" if self.severity == "ERROR" else "warning"
+        return find_code(self.code, severity) if self.code else find_uncoded(self.text)
+
     def __str__(self) -> str:
-        remedy = REMEDIES.get(self.code, "")
-        return f"[{self.code}] {self.text}" + (f" ({remedy})" if remedy else "")
+        fault = self.fault
+        return f"[{self.code}] {self.text}" + (f" ({fault.remedy})" if fault else "")
 
 
 def scan_log(text: str) -> tuple[Diagnostic, ...]:

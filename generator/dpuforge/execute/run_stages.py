@@ -10,14 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from dpuforge.errors import Interrupted, MissingToolError, UsageError
+from dpuforge.execute.aftermath import FAILED, clear_failed, describe_overrun, set_aside
 from dpuforge.execute.compile_log import find_failures
 from dpuforge.execute.log_scan import scan_log
-from dpuforge.execute.process import explain_exit, run_logged
+from dpuforge.execute.process import Limit, Overrun, explain_exit, run_logged
 from dpuforge.execute.results import RESULT, hash_file, read_result, write_result
-from dpuforge.execute.staleness import describe_inputs, explain_staleness, hash_inputs, hash_settings
+from dpuforge.execute.staleness import Present, explain_staleness
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.result import StageResult, Status
@@ -28,11 +30,17 @@ _LAST_LINES = 3  # of the log, where nothing else says why a stage failed
 
 @dataclass(frozen=True)
 class Folders:
-    """The three folders of a run: the project root, generated/<project>/ and build/<project>/."""
+    """The three folders of a run: the project root, generated/<project>/ and build/<project>/.
+
+    earlier holds the texts of the generated files that the run's first step replaced; kept are the open files that
+    hold the lock on build/, which every stage inherits.
+    """
 
     root: Path
     scripts: Path
     build: Path
+    earlier: Mapping[str, str] = field(default_factory=dict)
+    kept: tuple[int, ...] = ()
 
 
 class Observer(Protocol):
@@ -106,11 +114,12 @@ def run_stages(
     observer: Observer,
     jobs: int = 1,
     check: Check = accept,
+    limits: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[StageResult, ...]:
     """Run (stage, forced) in order and return their results; stop after a group with a failure.
 
     everything is the whole plan, whose earlier results the stages read. Boards of one stage run jobs at a time.
-    check judges each stage that ended well.
+    check judges each stage that ended well; limits are the minutes that a stage may take, by its name.
     Raises Interrupted on Ctrl-C, after every child has ended.
     """
     stop = threading.Event()
@@ -120,7 +129,10 @@ def run_stages(
         members = list(group)
         with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
             futures = [
-                pool.submit(_StageRun(s, place, folders, observer, stop, results, check).run, f) for s, f in members
+                pool.submit(
+                    _StageRun(s, place.of(s.name), folders, observer, stop, results, check, limits.get(s.name)).run, f
+                )
+                for s, f in members
             ]
             try:
                 ended = [future.result() for future in futures]
@@ -147,21 +159,25 @@ class _StageRun:
     stop: threading.Event
     results: dict[str, StageResult]
     check: Check
+    minutes: float | None = None
 
     @property
     def folder(self) -> Path:
         return self.folders.build / self.stage.key
 
-    def inputs(self) -> dict[str, Any]:
-        return describe_inputs(self.stage, self.place, self.folders.scripts, self.folders.root, self.results)
+    def present(self) -> Present:
+        scripts, names = self.folders.scripts, self.stage.scripts
+        texts = {name: (scripts / name).read_text("utf-8") for name in names if (scripts / name).is_file()}
+        return Present(self.folders.root, self.folders.build, texts, self.place, self.folders.earlier)
 
     def run(self, forced: bool) -> StageResult:
         """Run the stage if it is stale or forced, and return its result."""
-        why = explain_staleness(self.folder, hash_inputs(self.inputs()), self.folders.root)
+        why = explain_staleness(self.stage, self.present())
         earlier = read_result(self.folder)
         if not why and not forced and earlier is not None:
-            self.observer.finish(self.stage.key, earlier, True)
-            return earlier
+            kept = earlier if earlier.checked or earlier.status is Status.SKIPPED else self._keep(earlier)
+            self.observer.finish(self.stage.key, kept, True)
+            return kept
         result = self._skip()
         if result is None:
             self.observer.start(self.stage.key, why or "asked for with --from")
@@ -179,7 +195,7 @@ class _StageRun:
             f"{', '.join(missing)} is AMD's, closed, and not on this machine: nothing was compiled and nothing is "
             f"emulated here. Inside AMD's image run: bash {' '.join((script, *self.stage.argv[1:]))}"
         )
-        return self._make_result(Status.SKIPPED, reason, 0.0)
+        return self._make_result(Status.SKIPPED, reason, 0.0).with_changes(scripts={}, settings={})
 
     def _script(self) -> Path:
         """Return the stage's script; below the root where it stands there, for messages that can be copied."""
@@ -187,54 +203,109 @@ class _StageRun:
 
     def _execute(self) -> StageResult:
         (self.folder / RESULT).unlink(missing_ok=True)
+        clear_failed(self.folder)
         begun = time.monotonic()
-        code = self._start_child()
+        code, ended = self._start_child()
         seconds = round(time.monotonic() - begun, 3)
         written = read_result(self.folder) or self._make_result(
             Status.DONE if code == 0 else Status.FAILED, "", seconds
         )
-        failure = self._find_failure(code, written)
-        if not failure:
-            verdict = self.check(self.stage, self.folder)
-            failure = verdict.failure
-            written = written.with_changes(metrics={**written.metrics, **verdict.metrics})
+        failure = ended or self._find_failure(code, written)
+        written = written.with_changes(
+            seconds=seconds,
+            board=self.stage.board,
+            stage=self.stage.name,
+            toolchain=self.place.describe(written.toolchain),
+        )
         if failure:
-            written = written.with_changes(status=Status.FAILED, reason=failure, exit_code=code)
-        inputs = self.inputs()
-        key, settings = hash_inputs(inputs), hash_settings(inputs)
-        name, board = self.stage.name, self.stage.board
-        return written.with_changes(seconds=seconds, key=key, settings=settings, board=board, stage=name)
+            set_aside(self.folder, LOG)
+            return written.with_changes(status=Status.FAILED, reason=failure, exit_code=code)
+        return self._hold_against_project(written if written.says_why else self._complete(written))
 
-    def _start_child(self) -> int:
+    def _hold_against_project(self, result: StageResult) -> StageResult:
+        verdict = self.check(self.stage, self.folder)
+        result = result.with_changes(metrics={**result.metrics, **verdict.metrics}, checked=True)
+        if not verdict.failure:
+            return result
+        set_aside(self.folder, LOG)
+        return result.with_changes(status=Status.FAILED, reason=verdict.failure)
+
+    def _keep(self, result: StageResult) -> StageResult:
+        """Check a result that another one made (Snakemake, a person by hand) once; what has none stays as it is."""
+        checked = self._hold_against_project(result)
+        if checked.with_changes(checked=False) == result:
+            return result
+        write_result(self.folder, checked)
+        return checked
+
+    def _complete(self, result: StageResult) -> StageResult:
+        """Enter what decided the result of a script that does not record it."""
+        made = self._make_result(result.status, "", 0.0)
+        inputs = {**made.inputs, **result.inputs}
+        return result.with_changes(scripts=made.scripts, settings=dict(self.stage.settings), inputs=inputs)
+
+    def _start_child(self) -> tuple[int, str]:
+        """Run the stage's script to its end; return its exit code, and why its place or its time limit ended it."""
         self.folders.build.mkdir(parents=True, exist_ok=True)
         where = ["--root", str(self.folders.root), "--build", str(self.folders.build)]
         programs = {"python": [self.place.python], "bash": ["bash"], "dpuforge": [sys.executable, "-m"]}
         first = self.stage.argv[0] if self.stage.runner == "dpuforge" else str(self._script())
         argv = [*programs[self.stage.runner], first, *self.stage.argv[1:], *where]
-        key = self.stage.key
+        key, place = self.stage.key, self.place
         show = lambda text: self.observer.line(key, text)  # noqa: E731
-        return run_logged(argv, self.folders.build, self.place.env, self.folder / LOG, show, self.stop)
+        limit = Limit(self.minutes * 60, lambda: place.signal(key, "ABRT")) if self.minutes else None
+        place.prepare(key)
+        folder, kept = self.folders.build, self.folders.kept
+        try:
+            command = place.wrap(argv, key, folder)
+            code = run_logged(command, folder, place.env, self.folder / LOG, show, self.stop, kept, limit)
+            return code, place.explain(key, code, self._read_log()) if code else ""
+        except Overrun:
+            script = Path(self.stage.argv[0]).name
+            return 124, describe_overrun(self.minutes or 0, self.stage.name, script, self._read_log())
+        finally:
+            place.close(key)
+
+    def _read_log(self) -> str:
+        return (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
 
     def _find_failure(self, code: int, result: StageResult) -> str:
         """Return why the stage failed, or ""; a zero exit code does not outweigh an error in the log."""
-        log = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
+        log = self._read_log()
         logged = [str(item) for item in scan_log(log) if item.severity == "ERROR"] if self.stage.uses_toolchain else []
         if code == 0 and result.status is not Status.FAILED and not logged:
             return ""
         compiled = [str(item) for item in find_failures(log)] if self.stage.tools else []
         if result.reason or logged or compiled:
-            return result.reason or (logged or compiled)[0]
+            return (compiled or [result.reason or logged[0]])[0]
         last = [line.strip() for line in log.splitlines() if line.strip()][-_LAST_LINES:]
         return explain_exit(code) + (f": {' | '.join(last)}" if last else "")
 
     def _make_result(self, status: Status, reason: str, seconds: float) -> StageResult:
         """Make the result of a script that writes none itself: a shell script, or one that died early."""
-        made = sorted(path for path in self.folder.rglob("*") if path.is_file() and path.name not in (RESULT, LOG))
+        made = sorted(
+            path
+            for path in self.folder.rglob("*")
+            if path.is_file() and path.name not in (RESULT, LOG) and FAILED not in path.parts
+        )
         outputs = {self._name(path): hash_file(path) for path in made} if status is Status.DONE else {}
         earlier = (self.results[key] for key in self.stage.needs if key in self.results)
         inputs = {name: digest for result in earlier for name, digest in result.outputs.items()}
+        files = {name: self.folders.scripts / name for name in self.stage.scripts}
+        scripts = {name: hash_file(path) for name, path in files.items() if path.is_file()}
         toolchain = {"name": self.place.name, "versions": dict(self.place.versions)}
-        return StageResult(self.stage.name, status, reason, seconds, toolchain, inputs, outputs, board=self.stage.board)
+        return StageResult(
+            self.stage.name,
+            status,
+            reason,
+            seconds,
+            toolchain,
+            inputs,
+            outputs,
+            board=self.stage.board,
+            scripts=scripts,
+            settings=dict(self.stage.settings),
+        )
 
     def _name(self, path: Path) -> str:
         base = self.folders.root

@@ -1,140 +1,167 @@
-"""Decide by content, never by time stamps, whether a stage must run again, and say why."""
+"""The one rule of staleness: by content, never by time stamps, whoever made a result and wherever.
+
+A result holds what decided it (records/result.py); here that is held against what would decide it now, and every
+difference is named: which file or setting, from what to what.
+"""
 
 from __future__ import annotations
 
-import csv
+import difflib
 import hashlib
-import json
-import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from dpuforge.execute.data_listing import find_data_changes, read_seen
 from dpuforge.execute.results import hash_file, read_result
-from dpuforge.execute.toolchain import ToolchainPlace
+from dpuforge.execute.toolchain import ToolchainPlace, hash_checks
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.result import StageResult, Status
 
+NEVER_RUN = "never run"
+SHOWN = 3  # differences named in a reason; the others are counted
 
-def describe_inputs(
-    stage: PlannedStage, place: ToolchainPlace, scripts: Path, root: Path, results: Mapping[str, StageResult]
-) -> dict[str, Any]:
-    """Return all that decides what a stage yields: scripts, arguments, earlier outputs, folders, toolchain.
 
-    scripts is generated/<project>/; results holds what earlier stages left. Folders of images, and the images that CSV
-    files name, enter by listing (path, size, modification time, of what links lead to): prepare reads their bytes.
+@dataclass(frozen=True)
+class Present:
+    """What a stage would be made of now: the project, the texts of its scripts, and where they would run.
+
+    scripts maps the generated files to their texts as they are or would be; earlier holds the texts that are about to
+    be replaced. place is None where the toolchain is not on this machine or is not to be judged.
     """
-    return {
-        "stage": stage.key,
-        "argv": list(stage.argv),
-        "scripts": {name: hash_file(scripts / name) for name in stage.scripts if (scripts / name).is_file()},
-        "needs": {name: dict(results[name].outputs) for name in stage.needs if name in results},
-        "folders": {name: _hash_listing(root / name, root) for name in stage.folders},
-        "files": {name: _hash_existing(root / name) for name in stage.files},
-        "toolchain": {"name": place.name, **place.versions} if stage.uses_toolchain else place.versions.get("torch"),
-    }
+
+    root: Path
+    build: Path
+    scripts: Mapping[str, str]
+    place: ToolchainPlace | None = None
+    earlier: Mapping[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def hash(self, name: str) -> str:
+        """Return the digest of a file below the root, "" where there is none; each is read once."""
+        if name not in self.digests:
+            path = self.root / name
+            self.digests[name] = hash_file(path) if path.is_file() else ""
+        return self.digests[name]
 
 
-def _hash_existing(path: Path) -> str:
-    return hash_file(path) if path.is_file() else "missing"
+def hash_text(text: str) -> str:
+    """Return the sha256 of a generated file's text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def hash_inputs(inputs: Mapping[str, Any]) -> str:
-    """Return the key of a stage: the sha256 of what decides it."""
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-
-def hash_settings(inputs: Mapping[str, Any]) -> str:
-    """Return the digest of what decides a stage but for the toolchain."""
-    return hash_inputs({name: value for name, value in inputs.items() if name != "toolchain"})
-
-
-def _hash_listing(folder: Path, root: Path) -> str:
-    digest = hashlib.sha256()
-    listed = _list_csv(folder, root) if folder.is_file() else _list_folder(str(folder))
-    for line in sorted(listed):
-        digest.update(line)
-    return digest.hexdigest()
-
-
-def _list_folder(top: str) -> Iterator[bytes]:
-    """Yield one line for all that lies in a folder, links followed; a folder inside itself is not entered again."""
-    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(top, frozenset())]
-    while waiting:
-        folder, around = waiting.pop()
-        try:
-            status = os.stat(folder)
-            entries = list(os.scandir(folder))
-        except OSError:
-            continue
-        above = around | {(status.st_dev, status.st_ino)}
-        for entry in entries:
-            yield _describe_file(entry.path, entry.path[len(top) :])
-            if _is_new_folder(entry, above):
-                waiting.append((entry.path, above))
-
-
-def _is_new_folder(entry: os.DirEntry[str], above: frozenset[tuple[int, int]]) -> bool:
-    try:
-        status = entry.stat()
-        return entry.is_dir() and (status.st_dev, status.st_ino) not in above
-    except OSError:
-        return False
-
-
-def _list_csv(path: Path, root: Path) -> Iterator[bytes]:
-    """Yield one line for a CSV file, and one for every file that a cell of it names."""
-    yield hash_file(path).encode()
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for row in csv.reader(text.replace(";", ",").replace("\t", ",").replace("\0", "").splitlines()):
-        for name in filter(None, map(str.strip, row)):
-            yield from (_describe_file(str(place / name), name) for place in (path.parent, root))
-
-
-def _describe_file(path: str, name: str) -> bytes:
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return os.fsencode(name) + b"\0nothing\n"
-    return os.fsencode(name) + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
-
-
-def explain_staleness(folder: Path, key: str, root: Path) -> str:
-    """Return why the stage in folder must run, or "" where its result still stands.
-
-    key is the stage's present key; outputs are checked by content.
-    """
-    result = read_result(folder)
+def explain_staleness(stage: PlannedStage, present: Present) -> str:
+    """Return why a stage must run, or "" where its result still stands."""
+    result = read_result(present.build / stage.key)
     if result is None:
-        return "never run"
-    # A script that skipped with its reason has a key and stands; a missing tool leaves none and is looked for again.
-    if result.status is Status.FAILED or (result.status is Status.SKIPPED and not result.key):
+        return NEVER_RUN
+    # A script that skipped with its reason recorded its scripts and stands; a missing tool is looked for again.
+    if result.status is Status.FAILED or (result.status is Status.SKIPPED and not result.says_why):
         return f"last run {result.status.value}"
-    if result.key != key:
-        return "its script, settings, data, toolchain or an earlier stage's output changed"
-    return _explain_files(result.outputs, root)
+    return explain_changes(stage, result, present)
 
 
-def _explain_files(recorded: Mapping[str, str], root: Path) -> str:
-    for name, digest in recorded.items():
-        path = root / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if hash_file(path) != digest:
-            return f"{name} was changed"
-    return ""
+def explain_changes(stage: PlannedStage, result: StageResult, present: Present) -> str:
+    """Return in what a result, good or bad, differs from one that would be made now, or "" where in nothing."""
+    found = find_changes(stage, result, present)
+    named = list(islice(found, SHOWN))
+    more = sum(1 for _ in found)
+    return "; ".join(named) + (f"; and {more} more" if more else "")
 
 
-def explain_age(result: StageResult, inputs: Mapping[str, Any], place: str, root: Path) -> str:
-    """Return why a result, good or bad, is not one of the present configuration, or "" where it is.
+def find_changes(stage: PlannedStage, result: StageResult, present: Present) -> Iterator[str]:
+    """Yield every difference between what decided a result and what would now, and what became of its outputs."""
+    if not result.says_why:
+        yield "its result does not say what decided it: made by an older dpuforge, or by hand"
+        return
+    yield from chain(
+        _compare_scripts(stage, result.scripts, present),
+        _compare_settings(result.settings, stage.settings),
+        _compare_data(stage, result, present),
+        _compare_files(result.inputs, stage.folders, present, "changed"),
+        _compare_toolchain(stage, result.toolchain, present.place),
+        _compare_files(result.outputs, (), present, "was changed"),
+    )
 
-    place names the toolchain that inputs were described with: a result of another one is judged by all else, since
-    its versions cannot be had here. The result of a script that was run by hand is judged by the files it read.
-    """
-    if not result.key:
-        return _explain_files(result.inputs, root)
-    if result.settings and result.settings != hash_settings(inputs):
-        return "its script, settings, data or an earlier stage's output changed"
-    if (not result.settings or result.toolchain.get("name") == place) and result.key != hash_inputs(inputs):
-        return "its toolchain changed"
-    return _explain_files(result.outputs, root)
+
+def _compare_scripts(stage: PlannedStage, recorded: Mapping[str, str], present: Present) -> Iterator[str]:
+    for name in stage.scripts:
+        text = present.scripts.get(name)
+        digest = "" if text is None else hash_text(text)
+        if recorded.get(name, "") != digest:
+            yield _describe_script(name, recorded.get(name, ""), text, present.earlier.get(name, ""))
+
+
+def _describe_script(name: str, recorded: str, text: str | None, earlier: str) -> str:
+    """Say what changed in a script: the line, where the text that was run is still known, else the digests."""
+    if text is None:
+        return f"{name} is missing"
+    if not recorded:
+        return f"{name} is new"
+    if hash_text(earlier) != recorded:
+        return f"{name} changed ({recorded[:8]} -> {hash_text(text)[:8]})"
+    lines = list(difflib.ndiff(earlier.splitlines(), text.splitlines()))
+    gone, come = ([line[2:].strip() for line in lines if line.startswith(sign)] for sign in "-+")
+    if len(gone) == len(come) == 1:
+        return f"{name} changed: {gone[0]} -> {come[0]}"
+    return f"{name} changed ({len(gone)} lines -> {len(come)}, the first: {(come or gone)[0]})"
+
+
+def _compare_settings(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    for name in dict.fromkeys((*recorded, *wanted)):
+        before, now = recorded.get(name, "nothing"), wanted.get(name, "nothing")
+        if before != now:
+            yield f"{name} changed: {before} -> {now}"
+
+
+def _compare_data(stage: PlannedStage, result: StageResult, present: Present) -> Iterator[str]:
+    if stage.folders and result.status is not Status.FAILED:
+        yield from find_data_changes(read_seen(present.build / stage.key), stage.folders, present.root)
+
+
+def _compare_files(recorded: Mapping[str, str], folders: tuple[str, ...], present: Present, word: str) -> Iterator[str]:
+    for name, before in recorded.items():
+        now = before if name in folders else present.hash(name)
+        if not now:
+            yield f"{name} is missing"
+        elif now != before:
+            yield f"{name} {word} ({before[:8]} -> {now[:8]})"
+
+
+def find_version_changes(stage: PlannedStage, result: StageResult, place: ToolchainPlace) -> Iterator[str]:
+    """Yield in what the toolchain that made a result differs from the one here."""
+    yield from _compare_toolchain(stage, result.toolchain, place)
+
+
+def _compare_toolchain(stage: PlannedStage, recorded: Mapping[str, Any], place: ToolchainPlace | None) -> Iterator[str]:
+    if stage.runner == "dpuforge":
+        place = ToolchainPlace("dpuforge", "", {}, {"dpuforge": hash_checks()})
+    if place is None:
+        return
+    place = place.of(stage.name)
+    before, now = str(recorded.get("name", "")), place.name
+    if stage.uses_toolchain and "pytorch_nndct" in stage.packages and _is_emulator(before) != _is_emulator(now):
+        yield f"the toolchain changed: {before} -> {now}"
+        return
+    found = recorded.get("versions")
+    versions = found if isinstance(found, Mapping) else {}
+    for name in (*stage.packages, "image"):  # a container's image decides whatever ran in one
+        if name in versions and name in place.versions and not _is_same(str(versions[name]), place.versions[name]):
+            shown = "dpuforge's own code" if name == "dpuforge" else name
+            yield f"{shown} changed: {versions[name]} -> {place.versions[name]}"
+
+
+def _is_emulator(name: str) -> bool:
+    """Say whose quantizer a toolchain has: native and container are both AMD's."""
+    return name == "emulator"
+
+
+def _is_same(one: str, two: str) -> bool:
+    """Compare versions; what one side does not know ("unknown", or a local tag as in 2.1+cpu) does not count."""
+    if "unknown" in (one, two):
+        return True
+    if ("+" in one) != ("+" in two):
+        return one.partition("+")[0] == two.partition("+")[0]
+    return one == two

@@ -8,18 +8,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from dpuforge.errors import MissingToolError, UsageError
+from dpuforge.execute.engine import find_engines
 from dpuforge.paths import PACKAGE_DIR, emulator_path
 
 PYTHON_VARIABLE = "DPUFORGE_PYTHON"
 RUN_EXTRA = "pip install 'dpuforge[run]' into this environment"
 OLDEST_TORCH = (2, 4)  # that the emulator runs on: pyproject.toml
 _EMULATOR_SOURCES = ("emulator", "xmodel", "quant_config", "dropin")
+_CHECK_SOURCES = ("xmodel", "hardware")
 
 # The probe asks a Python what it can import, without importing torch itself (that takes seconds).
 _PROBE = """
@@ -27,7 +30,9 @@ import importlib.util, json, sys
 try:
     from importlib.metadata import version
 except ImportError:
-    version = None
+    def version(name):
+        import pkg_resources
+        return pkg_resources.get_distribution(name).version
 found = {"python": sys.version.split()[0]}
 packages = {"PIL": "pillow", "google.protobuf": "protobuf"}
 for name in sys.argv[1:]:
@@ -50,13 +55,43 @@ class ToolchainPlace:
     env: Mapping[str, str]
     versions: Mapping[str, str]
 
+    @property
+    def where(self) -> str:
+        """Say where stages of this place run, in words."""
+        return f"host ({self.name})"
+
+    def of(self, stage: str) -> ToolchainPlace:
+        """Return the place of one stage."""
+        return self
+
     def find_tool(self, tool: str) -> str | None:
         """Return the path of a program of this toolchain, or None where it is not installed."""
         return shutil.which(tool, path=self.env.get("PATH"))
 
+    def prepare(self, key: str) -> None:
+        """Make ready for the stage called key."""
+
+    def wrap(self, argv: Sequence[str], key: str, cwd: Path) -> list[str]:
+        """Return the command that runs argv for the stage called key; in a container it is the engine's."""
+        return list(argv)
+
+    def signal(self, key: str, name: str) -> None:
+        """Send a signal to a stage that the child's own process group does not reach."""
+
+    def explain(self, key: str, code: int, log: str) -> str:
+        """Return why the place ended a stage with code, "" where the stage itself ended so."""
+        return ""
+
+    def close(self, key: str) -> None:
+        """Remove what a stage left running."""
+
+    def describe(self, toolchain: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a result says of its toolchain."""
+        return dict(toolchain)
+
 
 def find_toolchain(name: str, image: str = "") -> ToolchainPlace:
-    """Return the place of the toolchain called name ("emulator" or "native").
+    """Return the place of the toolchain called name; of "container" no more than that an engine answers.
 
     image is AMD's image of the project's release, named in the remedy. Raises MissingToolError where a part is
     missing, UsageError for an unknown name.
@@ -67,15 +102,13 @@ def find_toolchain(name: str, image: str = "") -> ToolchainPlace:
         return _find_native(image)
     if name != "container":
         raise UsageError(f"there is no toolchain {name!r}", "choose emulator, native or container")
-    raise MissingToolError(
-        f"toolchain {name}: running stages in a container from outside is not built yet",
-        f"start {image or 'the image of the release'} yourself, install dpuforge there, and use --toolchain native",
-    )
+    find_engines()
+    return ToolchainPlace("container", "python", dict(os.environ), {})
 
 
 def _find_emulator() -> ToolchainPlace:
     env = _child_env("emulator", extra_path=emulator_path())
-    versions = probe_python(sys.executable, ("torch", "torchvision", "numpy", "PIL", "tqdm"), env)
+    versions = probe_python(sys.executable, ("torch", "torchvision", "numpy", "PIL", "tqdm", "timm"), env)
     missing = [name for name in ("torch", "torchvision", "numpy", "PIL", "tqdm") if name not in versions]
     if missing:
         raise MissingToolError(f"toolchain emulator: {', '.join(missing)} cannot be imported", RUN_EXTRA)
@@ -93,9 +126,9 @@ def refuse_old_torch(version: str) -> None:
 
 def _find_native(image: str) -> ToolchainPlace:
     env = _child_env("native")
-    tried = [python for python in _candidate_pythons() if python]
+    tried = find_candidate_pythons()
     for python in tried:
-        versions = probe_python(python, ("torch", "torchvision", "pytorch_nndct", "numpy", "PIL"), env)
+        versions = probe_python(python, ("torch", "torchvision", "pytorch_nndct", "numpy", "PIL", "timm"), env)
         if "pytorch_nndct" in versions:
             return ToolchainPlace("native", python, env, versions)
     raise MissingToolError(
@@ -105,17 +138,17 @@ def _find_native(image: str) -> ToolchainPlace:
     )
 
 
-def _candidate_pythons() -> tuple[str | None, ...]:
+def find_candidate_pythons() -> tuple[str, ...]:
+    """Return the Pythons in which AMD's quantizer is looked for, in order."""
     named = os.environ.get(PYTHON_VARIABLE)
-    if named:
-        return (named,)
-    return tuple(dict.fromkeys((sys.executable, shutil.which("python"), shutil.which("python3"))))
+    found = (named,) if named else (sys.executable, shutil.which("python"), shutil.which("python3"))
+    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def _child_env(name: str, extra_path: Path | None = None) -> dict[str, str]:
     """Return the environment of a stage: ours, the toolchain's name, unbuffered output, the drop-in first."""
     path = os.pathsep.join(filter(None, [str(extra_path or ""), os.environ.get("PYTHONPATH", "")]))
-    env = {**os.environ, "DPUFORGE_TOOLCHAIN": name, "PYTHONUNBUFFERED": "1"}
+    env = {**os.environ, "DPUFORGE_TOOLCHAIN": name, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
     if path:
         env["PYTHONPATH"] = path
     return env
@@ -142,11 +175,20 @@ def probe_python(python: str, modules: tuple[str, ...], env: Mapping[str, str]) 
     return {str(name): str(version) for name, version in found.items()}
 
 
-@lru_cache(maxsize=1)
 def hash_emulator() -> str:
     """Return a short digest of the emulator's sources, so that results made by older sources count as stale."""
+    return _hash_sources(_EMULATOR_SOURCES)
+
+
+def hash_checks() -> str:
+    """Return a short digest of what the preflight stage is made of, in the same sense."""
+    return _hash_sources(_CHECK_SOURCES)
+
+
+@lru_cache(maxsize=2)
+def _hash_sources(folders: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for folder in _EMULATOR_SOURCES:
+    for folder in folders:
         for path in sorted((PACKAGE_DIR / folder).rglob("*.py")):
             digest.update(path.relative_to(PACKAGE_DIR).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -16,6 +16,7 @@ from dpuforge.records.project import (
     BoardChoice,
     Calibration,
     Classes,
+    Container,
     Data,
     DataSplit,
     EarlyStopping,
@@ -56,7 +57,7 @@ def build_project(spec: Spec, root: Path, files: tuple[SourceFile, ...]) -> Proj
         train=_build_train(spec["train"]),
         quantization=_build_quantization(spec["quantization"]),
         target=_build_target(spec["target"]),
-        run=Run(Toolchain(spec["run"]["toolchain"])),
+        run=_build_run(spec["run"]),
         spec=files[0],
         bases=files[1:],
         report=Report(tuple(spec["report"]["log"])),
@@ -155,6 +156,12 @@ def _build_quantization(spec: Spec) -> Quantization:
 def _build_target(spec: Spec) -> Target:
     choices = tuple(BoardChoice(entry) if isinstance(entry, str) else BoardChoice(**entry) for entry in spec["boards"])
     return Target(**{**spec, "boards": choices})
+
+
+def _build_run(spec: Spec) -> Run:
+    container = {**spec["container"], "options": tuple(spec["container"]["options"])}
+    limits = {stage: float(minutes) for stage, minutes in spec["time_limit"].items()}
+    return Run(Toolchain(spec["toolchain"]), dict(spec["stages"]), limits, Container(**container))
 
 
 def _real(spec: Spec, *keys: str) -> dict[str, Any]:

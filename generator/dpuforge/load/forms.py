@@ -185,3 +185,27 @@ def _check_board_values(entry: Mapping[str, object]) -> Iterator[Fault]:
     if not isinstance(fingerprint, str) or not _FINGERPRINT.fullmatch(fingerprint):
         remedy = 'copy it from `xdputil query` and quote it, for example "0x101000056010407"'
         yield Fault(f"should be 0x and up to 16 hex digits, got {show_value(fingerprint)}", remedy, ("fingerprint",))
+
+
+_QUANTIZED = ("calibrate", "evaluate", "deploy")  # one quantizer: what it calibrates it measures and exports
+
+
+def check_run(value: object) -> Iterator[Fault]:
+    """One quantizer for all that depends on the calibration; places and settings that take effect."""
+    if not isinstance(value, Mapping):
+        return
+    stages = value.get("stages", {})
+    if not isinstance(stages, Mapping):
+        return
+    places = {name: stages.get(name, "container") for name in _QUANTIZED}
+    if len(set(map(str, places.values()))) > 1:
+        odd = next(name for name in _QUANTIZED if places[name] == "host")
+        told = ", ".join(f"{name} in the container" for name in _QUANTIZED if places[name] != "host")
+        yield Fault(
+            f"{odd} on the host and {told}: two quantizers, and a calibration of the one is refused by the other",
+            "send calibrate, evaluate and deploy to one place",
+            ("stages", odd),
+        )
+    if stages and value.get("toolchain", "emulator") != "container":
+        what = "the places of stages count under toolchain container only"
+        yield Fault(what, "write toolchain: container, or run with --toolchain container", ("stages",), "warning")

@@ -62,6 +62,9 @@ class _SpecValidator(Validator):  # type: ignore[misc]
     def _check_with_boards(self, field: str, value: object) -> None:
         self._apply(forms.check_boards, field, value)
 
+    def _check_with_run(self, field: str, value: object) -> None:
+        self._apply(forms.check_run, field, value)
+
     def _apply(self, check: forms.Check, field: str, value: object) -> None:
         for fault in check(value):
             self._error(field, codes.CUSTOM, fault)

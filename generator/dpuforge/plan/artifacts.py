@@ -39,7 +39,7 @@ def _of_targets(make: Callable[[Project, Sequence[BoardTarget]], Any]) -> MakeCo
 
 # fmt: off
 ARTIFACTS = (
-    Artifact("results.py"),
+    Artifact("results.py",            _of_project(flow_contexts.make_results_context)),
     Artifact("preprocess.py",         _of_project(contexts.make_preprocess_context)),
     Artifact("find_images.py"),
     Artifact("check_images.py"),
@@ -57,7 +57,7 @@ ARTIFACTS = (
     Artifact("class_maps.py"),
     Artifact("evaluate.py"),
     Artifact("Snakefile",             _of_targets(flow_contexts.make_snakefile_context)),
-    Artifact("compile.sh",            executable=True),
+    Artifact("compile.sh",            _of_project(flow_contexts.make_compile_context), executable=True),
     Artifact("bundle.py",             _of_project(deploy_contexts.make_bundle_context)),
     Artifact("deploy/app.py"),
     Artifact("deploy/preprocess.py",  _of_project(contexts.make_preprocess_context), "preprocess.py.j2"),

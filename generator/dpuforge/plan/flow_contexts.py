@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dpuforge.plan.stages import plan_stages
@@ -26,6 +26,13 @@ class SnakeRule:
 
 
 @dataclass(frozen=True)
+class ResultsContext:
+    """What results.py is rendered from: the scripts that decide each stage that Python runs."""
+
+    stage_scripts: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class SnakefileContext:
     """What the Snakefile is rendered from; goals are the outputs that need no compiler, compiled those of a board."""
 
@@ -41,9 +48,28 @@ def find_image(release: Release) -> str:
     return ranked[0].image if ranked else f"of release {release.name} (no image is known)"
 
 
+def make_results_context(project: Project) -> ResultsContext:
+    """Return the context of results.py: what a result has to record, stage by stage."""
+    stages = plan_stages(project, ())
+    return ResultsContext({stage.name: stage.scripts for stage in stages if stage.runner == "python"})
+
+
+@dataclass(frozen=True)
+class CompileContext:
+    """What compile.sh is rendered from: the scripts that decide its result, beside the data of the board."""
+
+    scripts: tuple[str, ...]
+
+
+def make_compile_context(project: Project) -> CompileContext:
+    """Return the context of compile.sh."""
+    (stage,) = (stage for stage in plan_stages(project, (_BOARD,)) if stage.board)
+    return CompileContext(tuple(name for name in stage.scripts if _BOARD not in name))
+
+
 def make_snakefile_context(project: Project, targets: Sequence[BoardTarget]) -> SnakefileContext:
     """Return the context of the Snakefile: one rule per generated script that a stage runs, whatever the boards."""
-    stages = [stage for stage in plan_stages(project, "", (_BOARD,)) if stage.runner != "dpuforge"]
+    stages = [stage for stage in plan_stages(project, (_BOARD,)) if stage.runner != "dpuforge"]
     rules = {stage.key: _make_rule(stage, project) for stage in stages}
     return SnakefileContext(
         boards=tuple(target.board for target in targets),

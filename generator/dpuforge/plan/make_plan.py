@@ -30,11 +30,26 @@ def make_plan(
         command=f"dpuforge generate {project.spec.path}",
         spec_sha256=digest,
         files=plan_files(project, targets, release),
-        stages=plan_stages(project, digest, [target.board for target in targets]),
+        stages=plan_stages(project, [target.board for target in targets], _find_settings(project, targets)),
         settings=settings or {},
         boards={it.board: {"target": it.target, "fingerprint": it.fingerprint_text} for it in targets},
         image=find_image(release),
     )
+
+
+def _find_settings(project: Project, targets: Sequence[BoardTarget]) -> dict[str, Any]:
+    """Return what decides the checks that dpuforge makes itself: keys of the spec, and the DPU of each board."""
+    return {
+        "target.dpu_subgraphs": project.target.dpu_subgraphs,
+        "target.net_name": project.target.net_name,
+        "quantization.target_device": project.quantization.target_device,
+        **{f"board {target.board}": _describe_target(target) for target in targets},
+    }
+
+
+def _describe_target(target: BoardTarget) -> str:
+    digest = hashlib.sha256(repr(target).encode()).hexdigest()
+    return f"{target.target} {target.fingerprint_text} ({digest[:8]})"
 
 
 def hash_sources(project: Project) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from dpuforge.plan.contexts import find_starting_files
 from dpuforge.records.plan import PlannedStage
@@ -25,6 +27,12 @@ BUNDLE_PARTS = (
 )
 
 
+# Packages whose versions decide what a stage yields; what reports progress or checks arguments decides nothing.
+IMAGE_PACKAGES = ("PIL", "numpy")
+NETWORK_PACKAGES = (*IMAGE_PACKAGES, "torch", "torchvision", "timm")
+QUANTIZER_PACKAGES = (*NETWORK_PACKAGES, "pytorch_nndct", "dpuforge")
+
+
 @dataclass(frozen=True)
 class StageRow:
     """One row: argv follows the interpreter; needs names earlier stages; per_board repeats it for every board."""
@@ -38,15 +46,16 @@ class StageRow:
     tools: tuple[str, ...] = ()
     reads_images: bool = False
     uses_toolchain: bool = True
+    packages: tuple[str, ...] = QUANTIZER_PACKAGES
     per_board: bool = False
 
 
 # fmt: off
 STAGES = (
     StageRow("prepare", "decode, count and hash the images; refuse leaks between splits", "python", ("prepare.py",),
-             shared_scripts=DATA_SCRIPTS, reads_images=True, uses_toolchain=False),
+             shared_scripts=DATA_SCRIPTS, reads_images=True, uses_toolchain=False, packages=IMAGE_PACKAGES),
     StageRow("train", "train the network by transfer learning", "python", ("train.py",), ("prepare",),
-             uses_toolchain=False),
+             uses_toolchain=False, packages=NETWORK_PACKAGES),
     StageRow("inspect", "see which operators the DPU takes", "python", ("inspect_model.py",), ("train",),
              (*NETWORK_SCRIPTS, "quantize.py")),
     StageRow("calibrate", "find the fix positions on calibration images", "python",
@@ -57,23 +66,30 @@ STAGES = (
     StageRow("deploy", "export xmodel, ONNX and TorchScript", "python", ("quantize.py", "--mode", "deploy"),
              ("prepare", "train", "calibrate"), (*NETWORK_SCRIPTS, "int8_config.json")),
     StageRow("preflight", "read the xmodel back, run it on integers, check it against each board's DPU", "dpuforge",
-             ("dpuforge.preflight", "--spec", "{spec}", "--sha256", "{sha256}"),
-             ("prepare", "train", "calibrate", "deploy"), ()),
+             ("dpuforge.preflight", "--spec", "{spec}"), ("prepare", "train", "calibrate", "deploy"), (),
+             packages=("dpuforge",)),
     StageRow("compile", "compile for the board with AMD's vai_c_xir", "bash", ("compile.sh", "{board}"),
              ("deploy",), (*BUNDLE_PARTS, "boards/{board}/arch.json", "boards/{board}/board.env"), ("vai_c_xir",),
-             per_board=True),
+             packages=(), per_board=True),
 )
 # fmt: on
 
 
-def plan_stages(project: Project, sha256: str, boards: Sequence[str]) -> tuple[PlannedStage, ...]:
-    """Return the stages of a project, one per board where the row says so; sha256 is the digest of its spec."""
-    return tuple(stage for row in STAGES for stage in _plan_row(row, project, sha256, boards))
+def plan_stages(
+    project: Project, boards: Sequence[str], settings: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[PlannedStage, ...]:
+    """Return the stages of a project, one per board where the row says so.
+
+    settings decide the stage that no generated script runs: it reads the spec itself.
+    """
+    return tuple(stage for row in STAGES for stage in _plan_row(row, project, boards, settings))
 
 
-def _plan_row(row: StageRow, project: Project, sha256: str, boards: Sequence[str]) -> Iterator[PlannedStage]:
+def _plan_row(
+    row: StageRow, project: Project, boards: Sequence[str], settings: Mapping[str, Any]
+) -> Iterator[PlannedStage]:
     for board in boards if row.per_board else ("",):
-        names = {"board": board, "net": project.target.net_name, "spec": project.spec.path, "sha256": sha256}
+        names = {"board": board, "net": project.target.net_name, "spec": project.spec.path}
         argv = tuple(word.format(**names) for word in row.argv)
         own = argv[:1] if row.runner != "dpuforge" else ()
         yield PlannedStage(
@@ -87,4 +103,6 @@ def _plan_row(row: StageRow, project: Project, sha256: str, boards: Sequence[str
             folders=(project.data.train, project.data.validation, project.data.test) if row.reads_images else (),
             files=find_starting_files(project) if "model.py" in row.shared_scripts else (),
             uses_toolchain=row.uses_toolchain,
+            packages=row.packages,
+            settings=settings if row.runner == "dpuforge" else {},
         )

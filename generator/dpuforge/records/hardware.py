@@ -246,6 +246,8 @@ class Release:
     quant_config_file: bool = False
     inspector: bool = False
     cards: tuple[str, ...] = ()
+    build_with: str = ""
+    runtime: str = ""
 
     @property
     def supported(self) -> bool:

@@ -34,7 +34,8 @@ class PlannedStage:
     generated/<project>/); needs are the keys of the stages whose outputs it reads, folders the images and files the
     user's own files that it reads (relative to the project root); tools are the programs it calls beside the
     interpreter. runner is who executes it: "python", "bash" or "dpuforge" (this package). uses_toolchain says that
-    the quantizer decides its result.
+    the quantizer decides its result; packages are those whose versions decide it, settings the values that do and
+    stand in no script.
     """
 
     name: str
@@ -47,6 +48,8 @@ class PlannedStage:
     folders: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     uses_toolchain: bool = False
+    packages: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -269,10 +269,41 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Container:
+    """How AMD's image is started; image None means the release's pinned one of that flavour.
+
+    engine is "auto", "docker" or "podman"; network is "none", "bridge" or "host"; options are words for the engine.
+    """
+
+    engine: str = "auto"
+    image: str | None = None
+    flavour: str = "cpu"
+    conda: str = "/opt/vitis_ai/conda"
+    network: str = "none"
+    memory_gb: float | None = None
+    cpus: float | None = None
+    shm_gb: float = 1.0
+    options: tuple[str, ...] = ()
+
+
+# What AMD's tools decide; the rest needs torch alone, and AMD's image carries an old one.
+_IN_CONTAINER = ("inspect", "calibrate", "evaluate", "deploy", "compile")
+
+
+@dataclass(frozen=True)
 class Run:
-    """How the stages are executed."""
+    """How the stages are executed; stages and time_limit (minutes) hold what the spec names, no more."""
 
     toolchain: Toolchain
+    stages: Mapping[str, str] = field(default_factory=dict)
+    time_limit: Mapping[str, float] = field(default_factory=dict)
+    container: Container = Container()
+
+    def place_of(self, stage: str, toolchain: str = "") -> str:
+        """Return where a stage runs, "host" or "container"; toolchain overrides the spec's."""
+        if (toolchain or self.toolchain) != Toolchain.CONTAINER:
+            return "host"
+        return self.stages.get(stage) or ("container" if stage in _IN_CONTAINER else "host")
 
 
 @dataclass(frozen=True)

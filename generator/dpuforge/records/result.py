@@ -18,11 +18,12 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class StageResult:
-    """One result.json. inputs and outputs map paths relative to the project root to sha256 digests.
+    """One result.json: what decided it, written by the script itself whoever started it, and what it made.
 
-    seconds is wall time. key is the digest of all that decides the stage (see execute/staleness.py); a result
-    without it was made by a script run by hand and counts as stale. settings is the digest of the same without the
-    toolchain. exit_code is that of a script that failed.
+    inputs and outputs map paths relative to the project root to sha256 digests, scripts the generated files (relative
+    to generated/<project>/); settings are values that decided it and stand in no script. A result without scripts
+    decided nothing: a tool was missing, or an older dpuforge made it. seconds is wall time; checked says that dpuforge
+    held the outcome against the project; exit_code is that of a script that failed.
     """
 
     stage: str
@@ -34,8 +35,9 @@ class StageResult:
     outputs: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     board: str = ""
-    key: str = ""
-    settings: str = ""
+    scripts: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    checked: bool = False
     exit_code: int = 0
 
     def with_changes(self, **changes: Any) -> StageResult:
@@ -45,7 +47,16 @@ class StageResult:
     def to_json(self) -> dict[str, Any]:
         """Return the document of result.json."""
         document = {**asdict(self), "status": self.status.value}
-        return {name: value for name, value in document.items() if name not in ("board", "exit_code") or value}
+        return {name: value for name, value in document.items() if name not in _LEFT_OUT_EMPTY or value}
+
+    @property
+    def says_why(self) -> bool:
+        """Whether it holds what decided it."""
+        return bool(self.scripts or self.settings)
+
+
+_LEFT_OUT_EMPTY = ("board", "settings", "checked", "exit_code")
+_MAPPINGS = ("toolchain", "inputs", "outputs", "metrics", "scripts", "settings")
 
 
 def parse_result(document: Any) -> StageResult | None:
@@ -53,6 +64,10 @@ def parse_result(document: Any) -> StageResult | None:
     if not isinstance(document, dict) or not isinstance(document.get("stage"), str):
         return None
     known = {name: document[name] for name in StageResult.__dataclass_fields__ if name in document}
+    if any(not isinstance(known.get(name, {}), dict) for name in _MAPPINGS if name != "settings"):
+        return None
+    if not isinstance(known.get("settings", {}), dict):  # an older dpuforge's digest
+        del known["settings"]
     try:
         return StageResult(**{**known, "status": Status(document.get("status"))})
     except (TypeError, ValueError):

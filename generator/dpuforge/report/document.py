@@ -56,7 +56,8 @@ def build_report(
         "project": project,
         "description": known.spec.description,
         "toolchain": toolchain,
-        "emulated": toolchain == "emulator",
+        "emulated": toolchain == "emulator" or bool(_list_stand_ins(current)),
+        "stand_ins": _list_stand_ins(current),
         "spec_sha256": spec_sha256,
         "not_amd": sorted({step for result in current.values() for step in result.metrics.get("not_amd", ())}),
         "warnings": [*_warn_of_age(stale), *_gather_warnings(current)],
@@ -71,6 +72,11 @@ def build_report(
         "provenance": describe_provenance(current, known),
     }
     return {**document, "missing": list_missing(document, known)}
+
+
+def _list_stand_ins(current: Mapping[str, StageResult]) -> list[str]:
+    """Return the tools of AMD's that stand-ins played in a container."""
+    return sorted({name for result in current.values() for name in result.toolchain.get("stand_ins", ())})
 
 
 def _warn_of_age(stale: Mapping[str, str]) -> list[dict[str, Any]]:

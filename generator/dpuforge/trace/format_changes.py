@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dpuforge.annotations import format_annotation
+
 _MOST_FILES = 6
 _UNKNOWN = "the manifest of before lists no settings, so that what changed is not known"
 
@@ -35,16 +37,14 @@ def format_markdown(document: Mapping[str, Any]) -> str:
 
 def format_github(document: Mapping[str, Any]) -> str:
     """Return one workflow command a change, which GitHub shows at the spec's line."""
+    project = document["project"]
     lines = []
     for change in document["settings"]:
-        file, line, column = [*change["where"].rsplit(":", 2), "", ""][:3]
-        place = f" file={_escape_property(file)},line={line},col={column}" if file else ""
-        text = f"{document['project']}: {change['key']} {change['words']}"
-        text += f"; touches {list_files(change['files'])}" if change["files"] else ""
-        lines.append(f"::notice{place}::{_escape_command(text)}")
+        touches = f"; touches {list_files(change['files'])}" if change["files"] else ""
+        text = f"{project}: {change['key']} {change['words']}{touches}"
+        lines.append(format_annotation("notice", text, change["where"]))
     for cause, files in document["others"]:
-        text = f"{document['project']}: {cause}: {list_files(files)}"
-        lines.append(f"::notice::{_escape_command(text)}")
+        lines.append(format_annotation("notice", f"{project}: {cause}: {list_files(files)}"))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -70,11 +70,3 @@ def _shorten(path: str, files: Iterable[str]) -> str:
 
 def _escape(cell: str) -> str:
     return cell.replace("|", "\\|").replace("\n", " ")
-
-
-def _escape_command(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _escape_property(text: str) -> str:
-    return _escape_command(text).replace(":", "%3A").replace(",", "%2C")

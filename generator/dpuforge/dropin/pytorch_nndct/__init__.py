@@ -7,6 +7,7 @@ dpuforge_dropin.require_torch()
 # isort: split
 from dpuforge.emulator.nndct.log import QUANTIZER_VERSION as __version__  # noqa: E402
 from dpuforge.emulator.nndct.qat import QatProcessor  # noqa: E402
+from dpuforge.execute.toolchain import hash_emulator  # noqa: E402
 
 from . import nn  # noqa: E402
 from .pruning import (  # noqa: E402
@@ -18,6 +19,7 @@ from .pruning import (  # noqa: E402
 )
 
 __emulator__ = True  # how a result records which toolchain made it
+__sources__ = hash_emulator()
 
 __all__ = [
     "IterativePruningRunner",

@@ -125,6 +125,8 @@ def build_release(document: Mapping[str, Any]) -> Release:
         configurations_of=document.get("configurations_of", ""),
         quant_config_file=quantizer.get("quant_config_file", False),
         inspector=quantizer.get("inspector", False),
+        build_with=document.get("build_with", ""),
+        runtime=document.get("runtime", ""),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from difflib import get_close_matches
 
@@ -9,6 +10,12 @@ from dpuforge.errors import UserError
 from dpuforge.records.fingerprint import Fingerprint
 from dpuforge.records.hardware import Board, BoardTarget, Catalogue, Configuration, Dpu, Release
 from dpuforge.records.project import Project
+
+# Source: Vitis AI documentation 6.2 (UG1870), which describes the NPU IP and the Quark quantizer.
+_SUCCESSOR = (
+    "releases after 5.0 are for AMD's NPU IP, with the Quark quantizer and a compiler of their own, which dpuforge "
+    'does not drive; a board that carries a DPU is built for with "3.0" or "3.5"'
+)
 
 
 class HardwareError(UserError):
@@ -53,10 +60,22 @@ def find_release(catalogue: Catalogue, release: str) -> Release:
     if found is not None and found.supported:
         return found
     supported = [name for name in catalogue.releases if catalogue.releases[name].supported]
+    if found is not None and found.build_with:
+        raise HardwareError(
+            f"Vitis AI {release} has no compiler of its own (its notes name no change since {found.build_with})",
+            f'write "{found.build_with}", or the release whose DPU the board carries (3.0 for Zynq UltraScale+); '
+            f"the board may run {found.runtime}",
+        )
     raise HardwareError(
         f"there is no usable Vitis AI release {release!r}{_close(release, supported)}",
-        f"choose one of {', '.join(supported)}",
+        _SUCCESSOR if _is_newer(release, catalogue) else f"choose one of {', '.join(supported)}",
     )
+
+
+def _is_newer(release: str, catalogue: Catalogue) -> bool:
+    """Tell a release after all that are known from a slip of the pen."""
+    known = max(tuple(map(int, name.split("."))) for name in catalogue.releases)
+    return re.fullmatch(r"\d+(\.\d+)+", release) is not None and tuple(map(int, release.split("."))) > known
 
 
 def find_board(catalogue: Catalogue, board: str) -> tuple[Board, str | None]:
