@@ -133,7 +133,7 @@ def report(job: Job, planned: Plan, toolchain: str = "") -> dict[str, Any]:
 
 def report_with_facts(job: Job, planned: Plan, toolchain: str = "") -> tuple[dict[str, Any], Facts]:
     """Do what `report` does; return the document and what it was made of."""
-    from dpuforge.describing import gather_facts, tell_elsewhere
+    from dpuforge.describing.gather_facts import gather_facts, tell_elsewhere
     from dpuforge.execute.results import write_json
     from dpuforge.report.card import render_card
     from dpuforge.report.document import build_report

@@ -10,8 +10,8 @@ import pytest
 from dpuforge.records.result import StageResult, Status
 from dpuforge.report.charts import assign_lanes, encode_map, make_ticks, scale_boards, scale_ladder
 from dpuforge.report.facts import Facts
-from dpuforge.report.ladder import build_ladder, mcnemar, wilson_interval
-from tests.report.sample import STAGES, make_facts, make_results, name_classes, predict
+from dpuforge.report.ladder import build_ladder, mcnemar
+from tests.report.sample import STAGES, make_facts, make_results, name_classes
 
 
 def climb(board: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
@@ -20,18 +20,7 @@ def climb(board: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]
     results, facts = make_results(names), make_facts(names)
     evaluated = results["evaluate"]
     results["evaluate"] = evaluated.with_changes(metrics={**evaluated.metrics, **changes})
-    if board is not None:
-        made = {"board/KV260/predictions.json": {"predictions": board.pop("predictions", None)}}
-        facts = replace(facts, boards={"KV260": board}, files={**facts.files, **made})
-    return build_ladder(results, facts, True)
-
-
-@pytest.mark.parametrize(
-    ("right", "count", "low", "high"), [(0, 10, 0.0, 27.7533), (10, 10, 72.2467, 100.0), (81, 263, 25.5279, 36.6217)]
-)
-def test_intervals_are_wilsons(right: int, count: int, low: float, high: float) -> None:
-    """The intervals are those of published tables (Newcombe 1998, table I: 81 of 263, 0 of 10)."""
-    assert wilson_interval(right, count) == pytest.approx([low, high], abs=0.01)
+    return build_ladder(results, replace(facts, boards={"KV260": board}) if board else facts, True)
 
 
 @pytest.mark.parametrize(
@@ -72,16 +61,27 @@ def test_a_gain_is_no_loss() -> None:
     assert climb(float_accuracy=90.0, int8_accuracy=91.0, lost=1, gained=4)["lost_by"] == "no step lost accuracy"
 
 
-def test_a_measured_board_is_compared_image_by_image() -> None:
-    """A board's predictions of the same images give McNemar's p against int8, its accuracy a Wilson interval."""
-    _, _, of_int8 = predict(30)
-    rung = climb({"accuracy": 80.0, "images": 300, "toolchain": "vart", "predictions": [0] * 300})["rungs"][-1]
-    assert rung["against"] == "int8, fake-quantised"
-    assert rung["mcnemar"]["lost"] > 100
-    assert rung["interval"] == pytest.approx([75.12, 84.13], abs=0.02)
-    same = climb({"accuracy": 80.0, "images": 300, "predictions": of_int8})["rungs"][-1]
-    assert same["mcnemar"] == {"lost": 0, "gained": 0, "p": 1.0}
-    assert climb({"accuracy": 80.0, "images": 300, "predictions": [0]})["rungs"][-1]["mcnemar"] is None
+def test_a_measured_board_is_compared_on_the_same_images() -> None:
+    """A board's accuracy stands beside that of the integers on the same images, with McNemar's p and equal outputs."""
+    pairs = {"lost": 3, "gained": 1, "p": 0.625}
+    found = {"accuracy": 80.0, "interval": [75.1, 84.1], "images": 300, "accuracy_here": 80.6667, "mcnemar": pairs}
+    ladder = climb({**found, "outputs": {"equal": 296, "images": 300}})
+    rung = ladder["rungs"][-1]
+    assert (rung["drop"], rung["mcnemar"], rung["interval"]) == (0.6667, pairs, [75.1, 84.1])
+    assert rung["against"] == "the integers here, same images"
+    assert rung["note"] == "296 of 300 raw outputs equal the integer run, bit for bit"
+    assert climb({"accuracy": 80.0})["rungs"][-1]["against"] == "int8, fake-quantised"
+
+
+def test_integers_that_were_measured_are_compared_with_int8() -> None:
+    """An accuracy of the integer run is a rung of its own, and a board is compared with it."""
+    names = name_classes()
+    results, facts = make_results(names), make_facts(names)
+    checked = results["preflight"]
+    results["preflight"] = checked.with_changes(metrics={**checked.metrics, "integer_accuracy": 85.0})
+    rungs = build_ladder(results, replace(facts, boards={"KV260": {"accuracy": 84.0}}), True)["rungs"]
+    assert rungs[2]["against"] == "int8, fake-quantised"
+    assert (rungs[4]["against"], rungs[4]["drop"]) == ("xmodel, on integers", 1.0)
 
 
 def test_a_board_run_on_the_emulator_is_marked() -> None:

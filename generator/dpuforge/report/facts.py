@@ -27,7 +27,7 @@ class Facts:
     """All of it for one project; a file that is missing, damaged or of an outdated stage is absent.
 
     files maps "evaluate/confusion.json" to its content (rows of a CSV file as dicts); hardware is what
-    describing.describe_hardware makes of the deployed xmodel; boards maps a board's name to the metrics that were
+    describing/draw_network.py makes of the deployed xmodel; boards maps a board's name to the metrics that were
     measured on it and its toolchain.
     """
 

@@ -1,6 +1,7 @@
 """The ladder of accuracies: float, fake-quantised, xmodel on integers, compiled, board; what each step costs.
 
-Intervals are Wilson's (1927); drops between neighbours are judged on the same images by McNemar's exact test (1947).
+Intervals are Wilson's, by those who measured; drops between neighbours are judged on the same images by McNemar's
+exact test (1947).
 """
 
 from __future__ import annotations
@@ -12,17 +13,7 @@ from typing import Any
 from dpuforge.records.result import StageResult, Status
 from dpuforge.report.facts import Facts
 
-_Z = 1.959963984540054
 ALPHA = 0.05
-
-
-def wilson_interval(right: float, count: int) -> list[float]:
-    """Return the Wilson 95 % interval, in percent, of a number of hits among count."""
-    share = right / count
-    centre = (share + _Z * _Z / (2 * count)) / (1 + _Z * _Z / count)
-    spread = math.sqrt(share * (1 - share) / count + _Z * _Z / (4 * count * count))
-    half = spread * _Z / (1 + _Z * _Z / count)
-    return [round(100 * max(0.0, centre - half), 4), round(100 * min(1.0, centre + half), 4)]
 
 
 def mcnemar(lost: int, gained: int) -> float:
@@ -156,41 +147,47 @@ def _board_rungs(results: Mapping[str, StageResult], facts: Facts) -> Iterator[d
             command = f"dpuforge board test {{spec}} --host HOST --board {board}"
             yield _rung("board", f"on {board}", note=found.get("reason") or "not measured yet", command=command)
             continue
-        count = found.get("images")
+        here, outputs = found.get("accuracy_here"), found.get("outputs") or {}
         yield _rung(
             "board",
             f"on {board}",
             top1=top1,
-            top5=found.get("top5"),
-            interval=wilson_interval(top1 * count / 100, count) if count else None,
-            images=count,
+            interval=found.get("interval"),
+            images=found.get("images"),
             toolchain=found.get("toolchain", ""),
             emulated=bool(found.get("emulated")),
-            predictions=f"board/{board}/predictions.json",
+            drop=None if here is None else round(here - top1, 4),
+            mcnemar=found.get("mcnemar"),
+            against="the integers here, same images" if here is not None else None,
+            note=_describe_outputs(outputs),
         )
 
 
+def _describe_outputs(outputs: Mapping[str, Any]) -> str:
+    if "equal" not in outputs or "images" not in outputs:
+        return ""
+    return f"{outputs['equal']} of {outputs['images']} raw outputs equal the integer run, bit for bit"
+
+
 def _compare_neighbours(rungs: Sequence[dict[str, Any]], facts: Facts) -> None:
-    """Fill drop, drop_interval and mcnemar of every measured rung against the measured rung before it."""
+    """Fill drop and mcnemar of every measured rung against the measured rung before it, where they are not known."""
     before: dict[str, Any] | None = None
     for rung in rungs:
-        made = rung.pop("predictions", "")
         if rung["top1"] is None:
             continue
-        if before is not None:
+        if before is not None and rung["drop"] is None:
             rung["against"] = before["name"]
             rung["drop"] = round(before["top1"] - rung["top1"], 4)
             if rung["mcnemar"] is None:
-                _test(before, rung, facts, made)
+                _test(before, rung, facts)
         if rung["kind"] != "board":
             before = rung
 
 
-def _test(before: Mapping[str, Any], rung: dict[str, Any], facts: Facts, made: str) -> None:
-    """Compare a rung with the one before, image by image, where both say what they made of the same images."""
+def _test(before: Mapping[str, Any], rung: dict[str, Any], facts: Facts) -> None:
+    """Compare a rung with the one before, image by image, where evaluate says what both made of the same images."""
     listed = facts.table("evaluate/predictions.json")
-    first, labels = listed.get(before["kind"]), listed.get("label")
-    second = listed.get(rung["kind"]) or facts.table(made).get("predictions")
+    first, second, labels = listed.get(before["kind"]), listed.get(rung["kind"]), listed.get("label")
     if first and second and labels and len({len(first), len(second), len(labels)}) == 1:
         pairs = [(a == t, b == t) for a, b, t in zip(first, second, labels, strict=True)]
         rung["mcnemar"] = judge_pairs(pairs.count((True, False)), pairs.count((False, True)))
