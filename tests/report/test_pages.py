@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from html.parser import HTMLParser
 from typing import Any
 
@@ -43,6 +44,13 @@ class Page(HTMLParser):
         if self.tags and self.tags[-1] == "data" and not self.figures[-1]["text"]:
             self.figures[-1]["text"] = data
         self.words.append(data)
+
+
+@cache
+def write_full() -> str:
+    """Return the HTML page of the sample; it is rendered once."""
+    document, facts = make_report()
+    return render_pages(document, facts)["report.html"]
 
 
 def look_up(document: Any, place: str) -> Any:
@@ -149,8 +157,7 @@ def test_a_changed_figure_is_seen() -> None:
 @pytest.mark.parametrize("name", BITING)
 def test_names_of_classes_stay_text(name: str) -> None:
     """Names with markup, quotes, template code or 200 characters of unicode open no tag and lose nothing."""
-    document, facts = make_report()
-    text = render_pages(document, facts)["report.html"]
+    text = write_full()
     page = Page(text)
     assert "".join(name.split()) in "".join("".join(page.words).split())
     assert page.tags.count("script") == 3
@@ -159,16 +166,14 @@ def test_names_of_classes_stay_text(name: str) -> None:
 
 def test_the_page_names_no_address_but_its_own() -> None:
     """Pictures are within the page, links lead within it, and the policy lets nothing else in."""
-    document, facts = make_report()
-    text = render_pages(document, facts)["report.html"]
+    text = write_full()
     assert all(address.startswith(("data:", "#")) for address in Page(text).addresses)
     assert "default-src 'none'" in text
 
 
 def test_a_page_of_thirty_classes_is_small() -> None:
     """Thirty classes, all pictures and the chart library stay below three megabytes."""
-    document, facts = make_report()
-    assert len(render_pages(document, facts)["report.html"].encode()) < LARGEST
+    assert len(write_full().encode()) < LARGEST
 
 
 def test_a_thousand_classes_are_rendered() -> None:
@@ -200,11 +205,12 @@ def test_a_full_report_lacks_only_what_needs_other_tools() -> None:
     assert {item["what"] for item in document["missing"]} == {"compiled for KV260", "on KV260"}
 
 
-def test_a_damaged_file_of_a_stage_is_as_good_as_missing() -> None:
+@pytest.mark.parametrize("content", [{}, [], [1, None], [{"true": "a"}], {"seen": 3, "changed": None}, "text"])
+def test_a_damaged_file_of_a_stage_is_as_good_as_missing(content: Any) -> None:
     """A file that holds something else than it should leaves its section empty, and breaks nothing."""
     names = name_classes()
     facts = make_facts(names)
-    broken = {name: ([] if isinstance(content, dict) else {}) for name, content in facts.files.items()}
+    broken = dict.fromkeys([*facts.files, "train/history.csv", "prepare/problems.txt"], content)
     hurt = Facts(facts.spec, broken, {}, {}, STAGES)
     document = build_report("demo", "0" * 64, "emulator", BOARDS, make_results(names), {}, hurt)
     assert "the confusion matrix" in {item["what"] for item in document["missing"]}
@@ -213,8 +219,7 @@ def test_a_damaged_file_of_a_stage_is_as_good_as_missing() -> None:
 
 def test_the_advice_has_its_change_ready_to_copy_and_its_line_marked() -> None:
     """The spec change of an advice stands beside it with a button, and its line in the spec is marked."""
-    document, facts = make_report()
-    page = render_pages(document, facts)["report.html"]
+    page = write_full()
     assert 'data-copy="quantization.include_cle: true"' in page
     assert "line 5, <code>quantization.include_cle</code>: the advice EQUALISATION changes it" in page
 

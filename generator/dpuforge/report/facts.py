@@ -37,10 +37,11 @@ class Facts:
     boards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stages: Sequence[str] = ()
 
-    def rows(self, name: str) -> list[Any]:
-        """Return a file that holds a list, [] where there is none."""
+    def rows(self, name: str, *keys: str) -> list[Any]:
+        """Return a file that holds a list, [] where there is none; with keys, its objects that have them all."""
         found = self.files.get(name)
-        return found if isinstance(found, list) else []
+        rows = found if isinstance(found, list) else []
+        return [row for row in rows if isinstance(row, dict) and row.keys() >= set(keys)] if keys else rows
 
     def table(self, name: str) -> dict[str, Any]:
         """Return a file that holds an object, {} where there is none."""

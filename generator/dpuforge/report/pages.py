@@ -112,9 +112,9 @@ def gather_data(document: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     names = [row["class"] for row in document["metrics"].get("per_class") or []]
     return {
         "training": {name: training[name] for name in ("curves", "learning_rate", "seconds")},
-        "confusion": charts.place_classes(names, facts.rows("evaluate/confusion.json")),
+        "confusion": charts.place_classes(names, facts.rows("evaluate/confusion.json", "true", "predicted")),
         "layers": document["quantisation"]["layers"],
-        "histograms": facts.rows("evaluate/histograms.json"),
+        "histograms": facts.rows("evaluate/histograms.json", "layer", "node"),
         "roofline": hardware.get("roofline"),
         "operators": [
             {name: row[name] for name in ("label", "kind", "ms", "bound", "workload", "ops_per_byte")}

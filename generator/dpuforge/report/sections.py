@@ -20,7 +20,7 @@ def describe_training(results: Mapping[str, StageResult], facts: Facts) -> dict[
     metrics = results["train"].metrics if "train" in results else {}
     history = _read_history(metrics, facts)
     confusions = sorted(
-        (row for row in facts.rows("evaluate/confusion.json") if row["true"] != row["predicted"]),
+        (row for row in facts.rows("evaluate/confusion.json", "true", "predicted") if row["true"] != row["predicted"]),
         key=lambda row: (-row.get("int8", 0), -row.get("float", 0), row["true"], row["predicted"]),
     )
     return {
@@ -73,14 +73,14 @@ def describe_data(results: Mapping[str, StageResult], facts: Facts) -> dict[str,
 
 def find_leaks(facts: Facts) -> list[str]:
     """Return prepare's lines on images that lie in two splits, or under two labels: problems that stop a run."""
-    return [line for line in facts.rows("prepare/problems.txt") if " = " in line]
+    return [line for line in facts.rows("prepare/problems.txt") if " = " in str(line)]
 
 
 def describe_quantisation(results: Mapping[str, StageResult], facts: Facts) -> dict[str, Any]:
     """Return the layers in execution order with the figures that the pictures show, and the advice in words."""
     metrics = results["evaluate"].metrics if "evaluate" in results else {}
     found = metrics.get("diagnosis") or {}
-    order = {row["node"]: place for place, row in enumerate(facts.rows("evaluate/histograms.json"))}
+    order = {row["node"]: place for place, row in enumerate(facts.rows("evaluate/histograms.json", "layer", "node"))}
     rows = [_describe_layer(row) for row in found.get("layers", ())]
     rows.sort(key=lambda row: order.get(row["node"], len(order)))
     return {
@@ -161,7 +161,7 @@ def _find_missing(document: Mapping[str, Any], facts: Facts) -> Iterator[tuple[s
         yield "training", "training curves", "dpuforge run {spec} --until train"
     if not document["metrics"].get("per_class"):
         yield "classes", "the table of classes", evaluate
-    if not facts.rows("evaluate/confusion.json"):
+    if not facts.rows("evaluate/confusion.json", "true", "predicted"):
         yield "classes", "the confusion matrix", evaluate
     if not facts.table("evaluate/pictures.json"):
         yield "images", "changed and wrong images, class activation maps", evaluate
@@ -172,7 +172,7 @@ def _find_missing(document: Mapping[str, Any], facts: Facts) -> Iterator[tuple[s
     if not document["quantisation"]["layers"]:
         how = evaluate if not document["metrics"].get("int8_accuracy") else evaluate + " --toolchain emulator"
         yield "quantisation", "figures of each layer (AMD's quantizer tells none, the emulator does)", how
-    elif not facts.rows("evaluate/histograms.json"):
+    elif not facts.rows("evaluate/histograms.json", "layer", "node"):
         yield "quantisation", "histograms of weights and activations", "dpuforge run {spec} --from evaluate"
     if not document["hardware"].get("graph"):
         yield "hardware", "the network on the DPU, time per layer, roofline", "dpuforge run {spec} --until preflight"
