@@ -24,6 +24,11 @@
     entry.chart.setOption({ animation: false, textStyle: { color: colour("ink"), fontFamily: "system-ui, sans-serif" }, ...makeOption() }, true);
     return entry.chart;
   }
+  // A chart is drawn when it comes near the window, or before printing: the page opens at once.
+  const waiting = new Map(); // element -> what draws it
+  const watcher = new IntersectionObserver((entries) => entries.forEach((entry) => entry.isIntersecting && wake(entry.target)), { rootMargin: "300px" });
+  function whenNear(id, start) { const box = element(id); if (box) { waiting.set(box, start); watcher.observe(box); } }
+  function wake(box) { const start = waiting.get(box); if (start) { waiting.delete(box); watcher.unobserve(box); start(); } }
   const axis = (more) => ({ axisLine: { lineStyle: { color: colour("muted") } }, axisLabel: { color: colour("muted") }, splitLine: { lineStyle: { color: colour("line") } }, nameTextStyle: { color: colour("muted") }, ...more });
   const tooltip = (more) => ({ backgroundColor: colour("card"), borderColor: colour("line"), textStyle: { color: colour("ink") }, confine: true, transitionDuration: 0, ...more });
   const legend = () => ({ top: 0, textStyle: { color: colour("ink") }, inactiveColor: colour("muted") });
@@ -34,13 +39,13 @@
     if (!names.length || !element(id)) return;
     const colours = () => [colour("float"), colour("int8"), colour("emul")];
     const count = Math.max(...names.map((name) => series[name].length));
-    draw(id, () => ({
+    whenNear(id, () => draw(id, () => ({
       color: colours(), legend: names.length > 1 ? legend() : undefined, tooltip: tooltip({ trigger: "axis", valueFormatter: (value) => number(value) + (percent ? " %" : "") }),
       grid: { left: 12, right: 16, top: names.length > 1 ? 32 : 14, bottom: 8, containLabel: true },
       xAxis: axis({ type: "category", data: Array.from({ length: count }, (_, place) => place + 1), boundaryGap: count < 2 }),
       yAxis: axis({ type: "value", scale: true, max: percent ? ({ max }) => (max > 98 ? 100 : null) : null }),
       series: names.map((name, place) => ({ name: name.replace(/_/g, " "), type: "line", data: series[name], symbol: ["circle", "diamond", "triangle"][place % 3], symbolSize: 7, lineStyle: { width: 2, type: ["solid", "dashed", "dotted"][place % 3] } })),
-    }));
+    })));
   }
   const { curves, learning_rate: rate, seconds } = data.training;
   const pick = (end) => Object.fromEntries(Object.entries(curves).filter(([name]) => name.endsWith(end)));
@@ -81,20 +86,22 @@
       }],
     };
   }
-  const confusion = cells.length ? draw("chart-confusion", confusionOption) : null;
+  let confusion = null;
+  const report = () => { element("chart-confusion").dataset.range = confusion.getOption().dataZoom.map(({ start, end }) => `${start.toFixed(1)}-${end.toFixed(1)}`).join(" "); };
+  const readyConfusion = () => { wake(element("chart-confusion")); return confusion; };
+  if (cells.length) whenNear("chart-confusion", () => { confusion = draw("chart-confusion", confusionOption); report(); confusion.on("datazoom", report); });
   for (const button of document.querySelectorAll("[data-confusion]")) {
     button.addEventListener("click", () => {
       shown = button.dataset.confusion;
       for (const other of document.querySelectorAll("[data-confusion]")) other.setAttribute("aria-pressed", String(other === button));
-      const kept = confusion.getOption().dataZoom.map(({ start, end }) => ({ start, end }));
+      const kept = readyConfusion().getOption().dataZoom.map(({ start, end }) => ({ start, end }));
       draw("chart-confusion", confusionOption);
       kept.forEach((range, place) => confusion.dispatchAction({ type: "dataZoom", dataZoomIndex: place, ...range }));
     });
   }
   for (const button of document.querySelectorAll("[data-zoom]")) {
     button.addEventListener("click", () => {
-      if (!confusion) return;
-      confusion.getOption().dataZoom.forEach(({ start, end }, place) => {
+      readyConfusion().getOption().dataZoom.forEach(({ start, end }, place) => {
         const middle = (start + end) / 2, half = Math.min(50, ((end - start) / 2) * { in: 0.6, out: 1 / 0.6, all: 1e3 }[button.dataset.zoom]);
         const from = Math.min(Math.max(0, middle - half), 100 - 2 * half);
         confusion.dispatchAction({ type: "dataZoom", dataZoomIndex: place, start: from, end: from + 2 * half });
@@ -102,8 +109,6 @@
       report();
     });
   }
-  const report = () => { const box = element("chart-confusion"); if (box) box.dataset.range = confusion.getOption().dataZoom.map(({ start, end }) => `${start.toFixed(1)}-${end.toFixed(1)}`).join(" "); };
-  if (confusion) { report(); confusion.on("datazoom", report); }
 
   // -- layers ---------------------------------------------------------------------------------------
   const layers = data.layers, histograms = new Map(data.histograms.map((row) => [row.node, row]));
@@ -159,14 +164,17 @@
     if (data.histograms.length) { drawHistogram("chart-weights", histograms.get(row.node), "weights"); drawHistogram("chart-activation", histograms.get(row.node), "activation"); }
   }
   if (layers.length) {
-    const chart = draw("chart-layers", layersOption);
-    chart.getZr().on("click", (event) => {
-      const at = chart.convertFromPixel({ gridIndex: 0 }, [event.offsetX, event.offsetY]);
-      if (at && at[0] >= 0 && at[0] < layers.length) chooseLayer(Math.round(at[0]));
+    whenNear("chart-layers", () => {
+      const chart = draw("chart-layers", layersOption);
+      chart.getZr().on("click", (event) => {
+        const at = chart.convertFromPixel({ gridIndex: 0 }, [event.offsetX, event.offsetY]);
+        if (at && at[0] >= -0.5 && at[0] < layers.length - 0.5) chooseLayer(Math.round(at[0]));
+      });
+      chooseLayer(layer);
     });
-    element("choose-layer").addEventListener("change", (event) => chooseLayer(+event.target.value));
-    element("choose-figure").addEventListener("change", (event) => { figure = event.target.value; draw("chart-layers", layersOption); });
-    chooseLayer(layer);
+    const ready = () => wake(element("chart-layers"));
+    element("choose-layer").addEventListener("change", (event) => { const place = +event.target.value; ready(); chooseLayer(place); });
+    element("choose-figure").addEventListener("change", (event) => { ready(); figure = event.target.value; draw("chart-layers", layersOption); });
   }
 
   // -- roofline -------------------------------------------------------------------------------------
@@ -176,7 +184,7 @@
     const values = points.map(({ value }) => value).filter(([x, y]) => x > 0 && y > 0);
     const left = Math.min(...values.map(([x]) => x)) / 2, right = Math.max(...values.map(([x]) => x), bandwidth ? peak / bandwidth : 1) * 2;
     const roof = bandwidth ? [[left, left * bandwidth], [peak / bandwidth, peak], [right, peak]] : [[left, peak], [right, peak]];
-    draw("chart-roofline", () => ({
+    whenNear("chart-roofline", () => draw("chart-roofline", () => ({
       tooltip: tooltip({ formatter: ({ data: point }) => (point.row ? `<b>${escapeText(short(point.row.label, 60))}</b> ${escapeText(point.row.kind)}<br>${number(point.value[0])} operations per byte<br>${number(point.value[1])} GOP/s, ${number(point.row.ms)} ms, bound by ${escapeText(point.row.bound)}` : "") }),
       grid: { left: 8, right: 20, top: 24, bottom: 24, containLabel: true },
       xAxis: axis({ type: "log", name: "operations per byte", nameLocation: "middle", nameGap: 26, min: left, max: right, axisLabel: { color: colour("muted"), formatter: number, showMinLabel: false, showMaxLabel: false } }),
@@ -185,7 +193,7 @@
         { type: "line", data: roof, symbol: "none", lineStyle: { color: colour("ink"), width: 2 }, silent: true },
         ...["compute", "memory"].map((bound) => ({ type: "scatter", name: bound, data: points.filter(({ row }) => (row.bound === "memory") === (bound === "memory")), symbol: bound === "memory" ? "diamond" : "circle", symbolSize: 11, itemStyle: { color: colour(bound === "memory" ? "cpu" : "dpu"), opacity: 0.85 } })),
       ],
-    }));
+    })));
   }
 
   // -- tables ---------------------------------------------------------------------------------------
@@ -216,7 +224,7 @@
   // -- the window -------------------------------------------------------------------------------------
   const again = () => drawn.forEach(({ chart }) => chart.resize());
   new ResizeObserver(again).observe(document.body);
-  addEventListener("beforeprint", again);
+  addEventListener("beforeprint", () => { Array.from(waiting.keys()).forEach(wake); again(); });
   dark.addEventListener("change", () => drawn.forEach((entry, id) => draw(id, entry.makeOption)));
   document.documentElement.dataset.ready = "yes";
 })();

@@ -103,6 +103,7 @@ def test_a_click_on_a_layer_shows_its_histograms(browser: Any, folder: Path) -> 
     with Visit(browser, folder / "full.html") as visit:
         chart = visit.page.locator("#chart-layers")
         chart.scroll_into_view_if_needed()
+        visit.page.wait_for_selector("#chart-layers canvas")
         box = chart.bounding_box()
         titles = []
         for share in (0.2, 0.9):
@@ -137,6 +138,8 @@ def test_the_confusion_matrix_zooms(browser: Any, folder: Path, name: str) -> No
     """Buttons and the wheel zoom into the matrix, of a thousand classes too, and out again."""
     with Visit(browser, folder / f"{name}.html") as visit:
         chart = visit.page.locator("#chart-confusion")
+        chart.scroll_into_view_if_needed()
+        visit.page.wait_for_selector("#chart-confusion[data-range]")
         whole = chart.get_attribute("data-range")
         visit.page.get_by_role("button", name="Zoom in").click()
         closer = chart.get_attribute("data-range")
@@ -147,7 +150,7 @@ def test_the_confusion_matrix_zooms(browser: Any, folder: Path, name: str) -> No
         box = chart.bounding_box()
         visit.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         visit.page.mouse.wheel(0, -400)
-        visit.page.wait_for_function(f"document.getElementById('chart-confusion').dataset.range !== '{whole}'")
+        visit.page.wait_for_selector(f"#chart-confusion:not([data-range='{whole}'])")
         visit.page.get_by_role("button", name="float", exact=True).click()
         assert visit.page.get_by_role("button", name="float", exact=True).get_attribute("aria-pressed") == "true"
         assert visit.said == []
@@ -161,6 +164,7 @@ def test_names_that_bite_are_shown_as_text(browser: Any, folder: Path) -> None:
         assert visit.ask("document.scripts.length") == 3
         chart = visit.page.locator("#chart-confusion")
         chart.scroll_into_view_if_needed()
+        visit.page.wait_for_selector("#chart-confusion canvas")
         box = chart.bounding_box()
         for share in (0.2, 0.25, 0.3):
             visit.page.mouse.move(box["x"] + box["width"] * share, box["y"] + box["height"] * share * 0.7)
@@ -175,6 +179,10 @@ def test_the_page_prints(browser: Any, folder: Path) -> None:
         assert visit.ask("getComputedStyle(document.querySelector('nav.toc')).display") == "none"
         assert visit.ask("getComputedStyle(document.querySelector('.scroll.tall')).overflowY") == "visible"
         assert len(visit.page.pdf()) > 100_000
+        visit.ask("dispatchEvent(new Event('beforeprint'))")
+        assert (
+            visit.ask("document.querySelectorAll('.chart:has(canvas)').length") == visit.page.locator(".chart").count()
+        )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -187,6 +195,8 @@ def test_axe_finds_no_violation(browser: Any, folder: Path, name: str, scheme: s
         visit.ask("document.querySelector('meta[http-equiv]')?.remove()")
         found = axe.Axe().run(visit.page).response["violations"]
         assert [(it["id"], [node["html"][:120] for node in it["nodes"][:3]]) for it in found] == []
+        visit.ask("document.querySelector('main').append(document.createElement('img'))")
+        assert [it["id"] for it in axe.Axe().run(visit.page).response["violations"]] == ["image-alt"]
 
 
 def test_the_keyboard_reaches_everything(browser: Any, folder: Path) -> None:
