@@ -39,6 +39,10 @@ SETTINGS: dict[str, dict[str, str]] = {
         "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={1 << 30}:glibc.malloc.trim_threshold={LARGE}"
         f":glibc.malloc.top_pad={1 << 26}"
     },
+    "threshold 1 GiB, one arena": {
+        "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={1 << 30}:glibc.malloc.trim_threshold={LARGE}"
+        ":glibc.malloc.arena_max=1"
+    },
     "never mapped": {"GLIBC_TUNABLES": f"glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={LARGE}"},
     "one arena": {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.arena_test=8"},
     "huge pages": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
@@ -49,7 +53,7 @@ STAGES = {
     "calibrate": ("quantize.py", "--mode", "calib"),
     "evaluate": ("evaluate.py",),
 }
-PICTURES = {"train": 64, "validation": 16, "test": 96}
+PICTURES = {"train": 64, "validation": 8, "test": 48}
 SPEC = {
     "project": "measured",
     "model": {"backbone": "mobilenet_v2", "weights": "none"},
@@ -57,7 +61,7 @@ SPEC = {
     "data": {split: f"data/{split}" for split in PICTURES},
     "transfer": {"method": "fine_tuning", "freeze": {"layers": "none"}},
     "train": {"epochs": 1, "batch_size": 32},
-    "quantization": {"calibration": {"images": 48, "batch_size": 16}, "max_accuracy_drop": 100.0},
+    "quantization": {"calibration": {"images": 32, "batch_size": 16}, "max_accuracy_drop": 100.0},
     "target": {"boards": ["KV260"]},
 }
 
@@ -160,7 +164,9 @@ def main() -> None:
                 env = make_env(setting)
                 for stage, (script, *words) in STAGES.items():
                     command = [sys.executable, str(scripts / script), *words]
-                    found.setdefault((stage, setting), []).append(run_script(command, env))
+                    measured = run_script(command, env)
+                    print(stage, setting, measured, file=sys.stderr, flush=True)
+                    found.setdefault((stage, setting), []).append(measured)
                 digests.add(digest_results(root / "build" / scripts.name))
     print(f"{arguments.network}: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, ", end="")
     print(f"{' '.join(platform.libc_ver())}, Python {platform.python_version()}, {json.dumps(arguments.repeats)} runs")
