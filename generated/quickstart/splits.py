@@ -89,11 +89,11 @@ class Pictures(Dataset):
 
     def keep(self):
         """Decode all pictures once into <build>/pixels/, where they fit; return self."""
-        if not self.path.is_file() and len(self) and fits(self.path, len(self)):
-            try:
+        try:
+            if not self.path.is_file() and len(self) and fits(self.path, len(self)):
                 write_pictures(self)
-            except OSError as error:  # a full disk: slower, and no less right
-                print(f"{self.split.name}: pictures are not kept: {error}")
+        except OSError as error:  # a full disk, no permission: slower, and no less right
+            print(f"{self.split.name}: pictures are not kept: {error}")
         return self
 
 

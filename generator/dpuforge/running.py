@@ -120,12 +120,10 @@ def _look_before_running(job: Job, place: ToolchainPlace, chosen: Sequence[Plann
 
 def _describe_hardware(job: Job) -> str:
     """Return a digest of what a forecast of the partition depends on besides the network: the boards and our rules."""
-    rules = [path.read_bytes() for path in sorted((PACKAGE_DIR / "hardware").rglob("*.py"))]
-    digest = hashlib.sha256(
-        repr((job.targets, *(sorted(rows.items()) for rows in (job.catalogue.dpus, job.catalogue.families)))).encode()
-    )
-    for text in rules:
-        digest.update(text)
+    known = [sorted(rows.items()) for rows in (job.catalogue.dpus, job.catalogue.families)]
+    digest = hashlib.sha256(repr((job.targets, known)).encode())
+    for path in sorted((PACKAGE_DIR / "hardware").rglob("*.py")):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

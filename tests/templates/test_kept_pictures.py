@@ -138,6 +138,7 @@ assert (read(images('test').keep()) == found).all()
 """
     printed = ask(root, code)
     assert "test: pictures are not kept: [Errno 28] No space left on device" in printed
+    assert "test: pictures are not kept: [Errno 17]" in printed
     assert (root / "build/shapes/pixels").read_text() == "a file of the user"
 
 
@@ -173,6 +174,7 @@ def test_images_go_to_other_processes_without_their_pixels(root: Path) -> None:
     """A data-loader process that is not forked gets the name of the file, not its gigabytes."""
     prepare(root)
     code = """
+import pickle
 kept = images('train').keep(); kept[0]
 text = pickle.dumps(kept); again = pickle.loads(text)
 assert again.rows is None and torch.equal(again[3][0], kept[3][0]); print(len(text))
