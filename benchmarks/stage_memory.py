@@ -168,6 +168,7 @@ def main() -> None:
                     print(stage, setting, measured, file=sys.stderr, flush=True)
                     found.setdefault((stage, setting), []).append(measured)
                 digests.add(digest_results(root / "build" / scripts.name))
+                print("different results so far:", len(digests), file=sys.stderr, flush=True)
     print(f"{arguments.network}: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, ", end="")
     print(f"{' '.join(platform.libc_ver())}, Python {platform.python_version()}, {json.dumps(arguments.repeats)} runs")
     print("stage | setting | wall s | user + system s | system s | million page faults | peak MiB")
