@@ -12,9 +12,6 @@ import argparse
 import results  # before torch
 
 # isort: split
-from torch.utils.data import DataLoader
-
-# isort: split
 import class_maps
 import figures
 import pictures
@@ -31,7 +28,7 @@ from quantize import (
     watching_quantizer,
 )
 from results import Failure, Stage
-from splits import SPLITS, Images, Split
+from splits import SPLITS, Images, Split, load_batches
 from train import TrainingImages
 
 SPLIT = "test"
@@ -63,7 +60,7 @@ def diagnose(stage, arguments, quantizer, model, passes):
         return
     count = min(DIAGNOSIS_IMAGES, len(Split(arguments, "validation")))
     chosen = choose_images(arguments, count, "validation")
-    images, labels = next(iter(DataLoader(chosen, batch_size=count)))
+    images, labels = next(load_batches(chosen, count))
     write_data(stage, "histograms.json", quantizer.histograms(images[:HISTOGRAM_IMAGES]))
     budget = max(FEWEST_PASSES, DIAGNOSIS_SHARE * passes)
     options = {"budget": budget, "float_model": model, "trial_budget": TRIAL_PASSES}
@@ -132,7 +129,7 @@ def predict_both(stage, arguments, split):
 
     The latter two are pairs: the predicted classes, and whether the truth is among the first five.
     """
-    images, device = Images(split), choose_device(arguments.device)
+    images, device = Images(split).keep(), choose_device(arguments.device)
     if not len(images):
         raise Failure(f"data.{SPLIT}: {SPLITS[SPLIT]} holds no image: nothing can be measured")
     model = load_trained(arguments).to(device)
