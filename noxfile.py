@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import nox
 
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "check", "tests"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # two workers on two cores; the recorded results are of one thread too
+OLD_PACKAGES = ("torch==1.13.1", "torchvision==0.14.1", "numpy", "pillow", "tqdm")
 PYTHON_CODE = ("generator", "tests", "benchmarks", "noxfile.py")
 
 
@@ -67,6 +69,27 @@ def container(session: nox.Session) -> None:
     elif lacking:
         session.error(f"{' and '.join(lacking)} missing: install them, or run this session as root on Debian or Ubuntu")
     run_module(session, "pytest", "-q", "-m", "container or not slow", "tests/container", *session.posargs)
+
+
+@nox.session
+def old_and_new(session: nox.Session) -> None:
+    """Run the generated scripts under Python 3.8 with torch 1.13.1 and under this environment's: 2 GB of downloads.
+
+    DPUFORGE_OLD_PYTHON names a Python 3.8 or 3.7 where `python3.8` does not start one.
+    """
+    old = Path(session.create_tmp()).parent / "old_python"
+    python = old / "bin" / "python"
+    if not python.exists():
+        base = os.environ.get("DPUFORGE_OLD_PYTHON") or find_old_python()
+        session.run(base, "-m", "venv", str(old), external=True)
+    session.run(str(python), "-m", "pip", "install", "-q", "--no-cache-dir", *OLD_PACKAGES, external=True)
+    session.run(sys.executable, "tests/old_and_new.py", str(python), sys.executable, env=ONE_THREAD)
+
+
+def find_old_python() -> str:
+    """Return a Python 3.8: of pyenv where it has one, else the one on PATH."""
+    installed = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.8.*/bin/python"))
+    return str(installed[-1]) if installed else "python3.8"
 
 
 @nox.session

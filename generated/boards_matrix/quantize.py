@@ -26,14 +26,14 @@ import results  # before torch
 
 # isort: split
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 # isort: split
 import figures
 import preprocess
 from model import load_trained
 from results import Failure, Stage
-from splits import Images, Split
+from splits import Images, Split, load_batches
 
 NET_NAME = "mobilenet_v2_matrix"
 TARGET_DEVICE = "DPU"
@@ -209,7 +209,7 @@ def predict(model, images, device, name):
     NaN or infinity in the scores is a failure that names the network and the image.
     """
     labels, predictions, hits = [], [], []
-    for batch, truth in DataLoader(images, batch_size=BATCH_SIZE):
+    for batch, truth in load_batches(images, BATCH_SIZE):
         scores = model(batch.to(device)).cpu()
         sound = torch.isfinite(scores).all(1)
         if not bool(sound.all()):
@@ -242,16 +242,16 @@ def calibrate(stage, arguments):
     device, folder = choose_device(arguments.device), stage.folder / "quantize_result"
     shutil.rmtree(str(folder), ignore_errors=True)
     images = choose_images(arguments, CALIBRATION_IMAGES)
-    batches = DataLoader(images, batch_size=BATCH_SIZE)
     model = load_trained(arguments).to(device)
-    sample = next(iter(batches))[0].to(device)
+    sample = next(load_batches(images, BATCH_SIZE))[0].to(device)
     refuse_nan(model, sample)
     with watching_quantizer(stage):
         quantizer = make_quantizer("calib", model, sample, folder, device)
         with torch.no_grad():
-            for number, (batch, _) in enumerate(batches, 1):
+            total = -(-len(images) // BATCH_SIZE)
+            for number, (batch, _) in enumerate(load_batches(images, BATCH_SIZE), 1):
                 quantizer.quant_model(batch.to(device))
-                print(f"calibration batch {number}/{len(batches)}", flush=True)
+                print(f"calibration batch {number}/{total}", flush=True)
         quantizer.export_quant_config()
     info = folder / "quant_info.json"
     if not info.is_file():
@@ -273,8 +273,8 @@ def load_quantized(stage, arguments, sample, device):
 def test(stage, arguments):
     """Measure the quantised network on the test split."""
     device = choose_device(arguments.device)
-    images = Images(Split(arguments, "test"))
-    sample = next(iter(DataLoader(images, batch_size=BATCH_SIZE)))[0].to(device)
+    images = Images(Split(arguments, "test")).keep()
+    sample = next(load_batches(images, BATCH_SIZE))[0].to(device)
     with watching_quantizer(stage):
         quantizer = load_quantized(stage, arguments, sample, device)
         labels, made, hits = predict(quantizer.quant_model, images, device, "int8")

@@ -5,13 +5,14 @@
 Every write is atomic (temporary file, then rename): a killed run leaves no half file. A result holds
 what decided it by content (scripts, files that were read, versions), so that it stands whoever
 started the script. Import this before torch: it also settles how torch's idle threads wait, which is
-read once.
+read once, and how malloc treats large tensors.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import errno
 import faulthandler
 import hashlib
@@ -27,6 +28,31 @@ from pathlib import Path
 with contextlib.suppress(OSError):  # a stage that takes too long is aborted and shows where it was,
     faulthandler.enable(os.dup(2))  # also while its output is captured
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl on a busy machine
+# glibc's malloc maps each large block and unmaps it when freed, so that every activation of a network
+# costs page faults each time. Options of mallopt, (number, value): blocks are kept and used again.
+TRIM_THRESHOLD, MMAP_THRESHOLD = (-1, 1 << 30), (-3, 1 << 30)  # bytes
+OLDER_MMAP_THRESHOLD = (-3, 1 << 25)  # the highest that older ones of glibc take
+MALLOC_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_")
+
+
+def keep_freed_memory():
+    """Let malloc use the memory of freed tensors again; say whether it was set.
+
+    Only glibc is told. Who sets malloc's tunables decides alone. Nothing that is computed changes.
+    """
+    chosen = "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "")
+    if chosen or any(name in os.environ for name in MALLOC_VARIABLES):
+        return False
+    try:
+        os.confstr("CS_GNU_LIBC_VERSION")  # an error on musl, macOS and Windows
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError, ValueError):
+        return False
+    mapped = mallopt(*MMAP_THRESHOLD) or mallopt(*OLDER_MMAP_THRESHOLD)
+    return bool(mapped and mallopt(*TRIM_THRESHOLD))
+
+
+keep_freed_memory()
 
 PROJECT = "fruits30_kv260"
 ROOT = Path(__file__).resolve().parent.parent.parent  # <root>/generated/<project>/results.py

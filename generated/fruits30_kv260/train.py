@@ -315,7 +315,7 @@ def make_run(stage, arguments):
         config=results.hash_lines(results.hash_file(source) for source in sources),
         order=order,
         train=DataLoader(TrainingImages(train), sampler=order, drop_last=alone, **loading),
-        validation=DataLoader(Images(validation), **loading),
+        validation=DataLoader(Images(validation).keep(), **loading),
         device=device,
         classes=train.classes,
     )
@@ -364,7 +364,7 @@ def train(stage, arguments):
 
 def judge(model, history, arguments, run):
     """Return and print the accuracies of the best epoch, and what those on the test split hide."""
-    images = Images(Split(arguments, "test"))
+    images = Images(Split(arguments, "test")).keep()
     batches = DataLoader(images, batch_size=BATCH_SIZE)
     _, *answers = measure(model, batches, run.device)
     best = history["curve"][history["best_epoch"] - 1]

@@ -12,9 +12,6 @@ import argparse
 import results  # before torch
 
 # isort: split
-from torch.utils.data import DataLoader
-
-# isort: split
 import figures
 from model import load_trained
 from quantize import (
@@ -29,7 +26,7 @@ from quantize import (
     watching_quantizer,
 )
 from results import Failure, Stage
-from splits import SPLITS, Images, Split
+from splits import SPLITS, Images, Split, load_batches
 
 SPLIT = "test"
 MAX_ACCURACY_DROP = 1.0  # percentage points, float minus int8
@@ -58,7 +55,7 @@ def diagnose(stage, arguments, quantizer, model, passes):
         return
     count = min(DIAGNOSIS_IMAGES, len(Split(arguments, "validation")))
     chosen = choose_images(arguments, count, "validation")
-    images, labels = next(iter(DataLoader(chosen, batch_size=count)))
+    images, labels = next(load_batches(chosen, count))
     budget = max(FEWEST_PASSES, DIAGNOSIS_SHARE * passes)
     options = {"budget": budget, "float_model": model, "trial_budget": TRIAL_PASSES}
     stage.metrics["diagnosis"] = method(images, labels, **options)
@@ -83,7 +80,7 @@ def predict_both(stage, arguments, split):
 
     The latter two are pairs: the predicted classes, and whether the truth is among the first five.
     """
-    images, device = Images(split), choose_device(arguments.device)
+    images, device = Images(split).keep(), choose_device(arguments.device)
     if not len(images):
         raise Failure(f"data.{SPLIT}: {SPLITS[SPLIT]} holds no image: nothing can be measured")
     model = load_trained(arguments).to(device)

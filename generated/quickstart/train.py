@@ -29,7 +29,7 @@ import preprocess
 from checkpoint import read_own
 from model import BACKBONE, WEIGHTS, build_model, find_broken, list_learned, list_sources
 from results import Failure, Stage
-from splits import Images, Split
+from splits import Images, Pictures, Split
 
 EPOCHS = 4
 BATCH_SIZE = 64  # images
@@ -79,7 +79,6 @@ class EpochOrder(Sampler):
 
 def augment(image, rng):
     """Vary one training image; the result has the size of the network's input."""
-    image = preprocess.resize_and_crop(image)
     return image
 
 
@@ -272,8 +271,8 @@ def make_run(stage, arguments):
         folder=stage.folder,
         config=results.hash_lines(results.hash_file(source) for source in sources),
         order=order,
-        train=DataLoader(TrainingImages(train), sampler=order, drop_last=alone, **loading),
-        validation=DataLoader(Images(validation), **loading),
+        train=DataLoader(TrainingImages(Pictures(train).keep()), sampler=order, drop_last=alone, **loading),
+        validation=DataLoader(Images(validation).keep(), **loading),
         device=device,
         classes=train.classes,
     )
@@ -321,7 +320,7 @@ def train(stage, arguments):
 
 def judge(model, history, arguments, run):
     """Return and print the accuracies of the best epoch, and what those on the test split hide."""
-    images = Images(Split(arguments, "test"))
+    images = Images(Split(arguments, "test")).keep()
     batches = DataLoader(images, batch_size=BATCH_SIZE)
     _, *answers = measure(model, batches, run.device)
     best = history["curve"][history["best_epoch"] - 1]

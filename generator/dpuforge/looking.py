@@ -159,10 +159,23 @@ def _describe(result: StageResult | None, out: Path, root: Path) -> Look:
     return Look(tuple(warnings), notes, sources, operators, frozen)
 
 
-def remember(look: Look, project: Project, build: Path, root: Path, place: ToolchainPlace) -> None:
-    """Keep what a look that found nothing wrong was made of, so that the next run need not look again."""
+def remember(
+    look: Look, project: Project, build: Path, root: Path, place: ToolchainPlace, forecast: Mapping[str, Any]
+) -> None:
+    """Keep what a look that found nothing wrong was made of, so that the next run need not look again.
+
+    forecast holds the lines on the partition, and the hardware that they were predicted for; empty where none were.
+    """
     document = {"key": _key(project, look.sources, root, place), "sources": look.sources, "warnings": look.warnings}
-    write_json(build / FOLDER / _RECORD, document)
+    write_json(build / FOLDER / _RECORD, {**document, "forecast": dict(forecast)})
+
+
+def recall_forecast(build: Path, hardware: str) -> tuple[str, ...] | None:
+    """Return the lines on the partition that a look of the same network left for this hardware, or None."""
+    forecast = _read(build).get("forecast")
+    if not isinstance(forecast, dict) or forecast.get("hardware") != hardware:
+        return None
+    return tuple(str(line) for line in forecast.get("lines", ()))
 
 
 def is_known(project: Project, build: Path, root: Path, place: ToolchainPlace) -> bool:

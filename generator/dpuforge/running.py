@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
@@ -22,7 +23,8 @@ from dpuforge.execute.run_stages import (
 )
 from dpuforge.execute.staleness import Present, explain_changes
 from dpuforge.execute.toolchain import ToolchainPlace, find_toolchain
-from dpuforge.looking import is_known, look_at_network, remember
+from dpuforge.looking import is_known, look_at_network, recall_forecast, remember
+from dpuforge.paths import PACKAGE_DIR
 from dpuforge.plan.contexts import find_starting_files
 from dpuforge.plan.flow_contexts import find_image
 from dpuforge.plan.stages import STAGES
@@ -103,18 +105,34 @@ def _look_before_running(job: Job, place: ToolchainPlace, chosen: Sequence[Plann
     training = [stage for stage in chosen if stage.name == "train"]
     on_dpu = job.project.quantization.target_device == "DPU"
     new = bool(training) and on_dpu and read_result(job.build / training[0].key) is None
-    if not new and is_known(job.project, job.build, job.root, place):
+    known = is_known(job.project, job.build, job.root, place)
+    hardware = _describe_hardware(job) if new else ""
+    lines = recall_forecast(job.build, hardware) if new and known else None
+    if known and (not new or lines is not None):
+        for line in lines or ():
+            print(line, file=sys.stderr)
         return
     look = look_at_network(job.project, job.root, job.targets, job.release, place)
     for line in (*look.notes, *(f"warning: {text}" for text in look.warnings)):
         print(line, file=sys.stderr)
+    forecast: dict[str, Any] = {}
     if new:
         from dpuforge.estimating import check_before_training
 
         seen = look if look.operators else look_at_network(job.project, job.root, job.targets, job.release)
-        for line in check_before_training(job, seen):
+        forecast = {"hardware": hardware, "lines": check_before_training(job, seen)}
+        for line in forecast["lines"]:
             print(line, file=sys.stderr)
-    remember(look, job.project, job.build, job.root, place)
+    remember(look, job.project, job.build, job.root, place, forecast)
+
+
+def _describe_hardware(job: Job) -> str:
+    """Return a digest of what a forecast of the partition depends on besides the network: the boards and our rules."""
+    known = [sorted(rows.items()) for rows in (job.catalogue.dpus, job.catalogue.families)]
+    digest = hashlib.sha256(repr((job.targets, known)).encode())
+    for path in sorted((PACKAGE_DIR / "hardware").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def make_check(job: Job) -> Check:
