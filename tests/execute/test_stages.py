@@ -270,7 +270,13 @@ def test_a_progress_bar_shows_every_state_and_logs_the_last(tmp_path: Path) -> N
     assert (tmp_path / "log").read_text() == "100%\ndone\n"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"stage": 1}', '{"stage": "x", "status": "odd"}'])
+ODD = ('"scripts": {"a": 5}', '"inputs": []', '"outputs": {"a": null}', '"seconds": "long"', '"metrics": 3')
+ODD_RESULTS = [f'{{"stage": "x", "status": "done", {odd}}}' for odd in ODD]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"stage": 1}', '{"stage": "x", "status": "odd"}', "[" * 100000, *ODD_RESULTS]
+)
 def test_a_broken_result_counts_as_none(tmp_path: Path, text: str) -> None:
     """Half a result.json, or a strange one, is as good as none."""
     (tmp_path / RESULT).write_text(text)
