@@ -1,4 +1,4 @@
-"""How a node becomes ops of an xmodel, by the word in column `xmodel` of kinds.py; "custom" makes an `aten::` op."""
+"""How a node becomes ops of an xmodel, by the word in column `xmodel` of kinds.py; "custom" makes an op of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from dpuforge.emulator.arithmetic.fake_quantise import average_pool_coefficient
 from dpuforge.emulator.arithmetic.operations import HSIGMOID_FACTOR
-from dpuforge.emulator.export.lower_custom import lower_custom
+from dpuforge.emulator.export.lower_custom import lower_custom, lower_elementwise
 from dpuforge.emulator.export.lower_moves import (
     layout_axis,
     lower_concat,
@@ -95,9 +95,9 @@ def _convolution(
         pad = (pad[0], pad[1] - extra[0], pad[2], pad[3] - extra[1])
     weight = builder.quantised.quantised_parameter(node.parameters["weight"])
     more = [("weights", (builder.parameter(node.parameters["weight"], arrange(weight, node)),))]
-    if "bias" in node.parameters:
-        key = node.parameters["bias"]
-        more.append(("bias", (builder.parameter(key, builder.quantised.quantised_parameter(key)),)))
+    key = node.parameters.get("bias")
+    bias = (builder.parameter(key, builder.quantised.quantised_parameter(key)),) if key else ()
+    more.append(("bias", bias))  # the real tool writes the argument even where there is no bias
     name = builder.emit(node.name, kind, image_dims(node.shape), _geometry(node, pad), source.op, more)
     builder.finish(node, name, Layout.NHWC)
 
@@ -214,7 +214,7 @@ def _leaky_relu(builder: Builder, node: Node) -> None:
 
 
 def _hsigmoid(builder: Builder, node: Node) -> None:
-    source = builder.operand(node.inputs[0])
+    source = builder.source(node)
     inner = builder.emit(f"{node.name}_i0", "hard-sigmoid", source.dims, {}, source.op)
     factor = builder.extra(f"{node.name}_i1", 6 * HSIGMOID_FACTOR)
     builder.finish(node, builder.emit(node.name, "mul", source.dims, {}, (inner, factor)), source.layout)
@@ -222,7 +222,7 @@ def _hsigmoid(builder: Builder, node: Node) -> None:
 
 def _hswish(builder: Builder, node: Node) -> None:
     """hard-sigmoid -> mul with 6 * 2731 / 16384 -> fix -> mul with the input; two names keep the debug spelling."""
-    source = builder.operand(node.inputs[0])
+    source = builder.source(node)
     inner = builder.emit(f"{node.name}_i0", "hard-sigmoid", source.dims, {}, source.op)
     factor = builder.extra(f"{node.name}_i1", 6 * HSIGMOID_FACTOR, spelled=False)
     args = [("input", (inner, factor))]
@@ -234,7 +234,7 @@ def _hswish(builder: Builder, node: Node) -> None:
 
 
 def _softmax(builder: Builder, node: Node) -> None:
-    source, dim = builder.operand(node.inputs[0]), node.attributes.get("dim")
+    source, dim = builder.source(node), node.attributes.get("dim")
     if dim is None:
         dim = 0 if len(node.shape) in (0, 1, 3) else 1
     axis = layout_axis(builder, node, dim, node.inputs[0], source.layout)
@@ -248,7 +248,7 @@ def _arithmetic(kind: str) -> Lowering:
         elif "constant" in node.attributes:
             _with_constant(builder, node, kind)
         else:
-            operands, layout = builder.same_layout(node.inputs)
+            operands, layout = builder.same_layout(node.inputs, tuple(node.shape))
             dims = image_dims(node.shape) if layout is Layout.NHWC else tuple(node.shape)
             name = builder.emit(node.name, kind, dims, {}, [operand.op for operand in operands])
             builder.finish(node, name, layout)
@@ -316,27 +316,50 @@ def _avgpool(builder: Builder, node: Node) -> None:
     builder.finish(node, name, Layout.NHWC)
 
 
-def _clamp(builder: Builder, node: Node) -> None:
-    limits = node.attributes.get("min"), node.attributes.get("max")
-    known = {(0, 6): "relu6", (-1, 1): "hard-tanh", (0, None): "relu"}
-    if limits in known:
-        builder.follow(node, known[limits])
-    else:
+def _reversed_difference(builder: Builder, node: Node) -> None:
+    """Lower `constant - value` to `sub` of the constant and the value."""
+    if node.attributes.get("alpha", 1) != 1 or len(node.inputs) != 2:
         lower_custom(builder, node)
+        return
+    operands, layout = builder.same_layout(node.inputs[::-1], tuple(node.shape))
+    dims = image_dims(node.shape) if layout is Layout.NHWC else tuple(node.shape)
+    builder.finish(node, builder.emit(node.name, "sub", dims, {}, [operand.op for operand in operands]), layout)
 
 
 def _const(builder: Builder, node: Node) -> None:
-    """Lower a number or buffer of arithmetic, behind its fix; its readers ask for the layout that they need."""
-    data = builder.quantised_constant(node)
-    data = data.reshape(1) if data.dim() == 0 else data
-    op = builder.make_const(node.name, data)
-    ops = [op]
-    builder.finish(node, op.name, Layout.NATIVE, ops)
-    builder.add_extras(*ops)
+    """Lower a number or buffer of arithmetic when it is read: its reader says which shape it fills."""
+    builder.leave_unfilled(node)
+
+
+def _reduction(kind: str) -> Lowering:
+    """Return the lowering to a reduction along axes that stay or go; several results (places, too) are custom."""
+
+    def lower(builder: Builder, node: Node) -> None:
+        dim, keep = reduced_axes(builder, node)
+        if not dim or (len(node.shapes) > 1 and results_read(builder, node) != [0]):
+            lower_custom(builder, node)
+            return
+        source = builder.operand(node.inputs[0], None if keep else Layout.NATIVE)
+        axes = [layout_axis(builder, node, axis, node.inputs[0], source.layout) for axis in dim]
+        dims = image_dims(node.shape) if source.layout is Layout.NHWC else tuple(node.shape)
+        attrs = {"axis": ints(*axes), "keep_dims": flag(keep)}
+        builder.finish(node, builder.emit(node.name, kind, dims, attrs, source.op), source.layout)
+
+    return lower
+
+
+def reduced_axes(builder: Builder, node: Node) -> tuple[tuple[int, ...], bool]:
+    """Return the axes of a sum or maximum as its call names them, and whether they stay; () where there are none."""
+    call = dict(zip(("input", "dim", "keepdim"), node.call.args, strict=False)) | dict(node.call.kwargs)
+    dim = call.get("dim", call.get("axis", ()))
+    given = tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
+    known = all(isinstance(axis, int) and not isinstance(axis, bool) for axis in given)
+    return (given if known else ()), bool(call.get("keepdim", False))
 
 
 LOWERINGS: Mapping[str, Lowering] = {
     "custom": lower_custom,
+    "elementwise": lower_elementwise,
     "data": _input,
     "conv2d": partial(_convolution, kind="conv2d", arrange=_arrange_conv),
     "depthwise-conv2d": partial(_convolution, kind="depthwise-conv2d", arrange=_arrange_depthwise),
@@ -346,12 +369,11 @@ LOWERINGS: Mapping[str, Lowering] = {
     ),
     "matmul": _dense,
     "scale": _scale,
-    **{kind: follow(kind) for kind in ("relu", "relu6", "sigmoid", "tanh")},
+    **{kind: follow(kind) for kind in ("relu", "relu6", "sigmoid", "tanh", "neg")},
     "gelu": _gelu,
     "conv1d": _conv1d,
     "prelu": _prelu,
     "leaky-relu": _leaky_relu,
-    "clamp": _clamp,
     "hard-sigmoid": _hsigmoid,
     "hard-swish": _hswish,
     "softmax": _softmax,
@@ -369,7 +391,9 @@ LOWERINGS: Mapping[str, Lowering] = {
     "select": lower_select,
     "same": lower_same,
     "const": _const,
-    "rsub": lower_custom,
+    "rsub": _reversed_difference,
+    "reduction_sum": _reduction("reduction_sum"),
+    "reduction_max": _reduction("reduction_max"),
     "pixel-shuffle": partial(lower_pixel_shuffle, upscale=True),
     "pixel-unshuffle": partial(lower_pixel_shuffle, upscale=False),
 }

@@ -133,7 +133,7 @@ _CONVOLUTION = Traits(
 )
 _CONVOLUTION_2D = replace(_CONVOLUTION, integer="convolution", facts=Fact.NEW_TENSOR | Fact.TAKES_PAD)
 _TRANSPOSED = replace(_CONVOLUTION, group=Group.TRANSPOSED, onnx="ConvTranspose")
-_LIMIT = Traits(Group.ACTIVATION, Point.JOINS, integer="clamp", xmodel="clamp", onnx="Clip", facts=Fact.COMMUTES)
+_LIMIT = Traits(Group.ACTIVATION, Point.JOINS, integer="clamp", xmodel="elementwise", onnx="Clip", facts=Fact.COMMUTES)
 _RELU = replace(_LIMIT, facts=Fact.COMMUTES | Fact.NOT_NEGATIVE)
 _NORM = Traits(Group.NORMALISATION, Point.OWN)
 _GATE = Traits(Group.ACTIVATION, integer="table")
@@ -191,7 +191,7 @@ KINDS: dict[str, Traits] = {
         facts=Fact.NEW_TENSOR,
     ),
     "nndct_layer_norm": replace(_NORM, onnx="LayerNormalization"),
-    "nndct_group_norm": _NORM,
+    "nndct_group_norm": replace(_NORM, xmodel="elementwise"),
     "nndct_instance_norm": _NORM,
     # -- activations -------------------------------------------------------------------------------------------------
     "nndct_relu": replace(
@@ -243,11 +243,11 @@ KINDS: dict[str, Traits] = {
         _GATE, point=Point.OWN, neutral=OpKind.GELU, xmodel="gelu", onnx="gelu", tool="nndct_GELU"
     ),
     "nndct_silu": replace(_GATE, neutral=OpKind.SILU, onnx="silu", tool="aten::silu"),
-    "nndct_mish": replace(_GATE, point=Point.OWN),
+    "nndct_mish": replace(_GATE, point=Point.OWN, xmodel="elementwise"),
     "nndct_elu": replace(_GATE, onnx="Elu", tool="aten::elu"),
-    "nndct_elemwise_exp": replace(_GATE, onnx="Exp"),
-    "nndct_sqrt": Traits(Group.ACTIVATION, Point.OWN, onnx="Sqrt"),
-    "nndct_neg": replace(_GATE, onnx="Neg"),
+    "nndct_elemwise_exp": replace(_GATE, xmodel="elementwise", onnx="Exp"),
+    "nndct_sqrt": Traits(Group.ACTIVATION, Point.OWN, xmodel="elementwise", onnx="Sqrt"),
+    "nndct_neg": replace(_GATE, xmodel="neg", onnx="Neg"),
     "nndct_softmax": Traits(Group.ACTIVATION, Point.OWN, OpKind.SOFTMAX, xmodel="softmax", onnx="Softmax"),
     "nndct_log_softmax": Traits(Group.ACTIVATION, onnx="LogSoftmax"),
     # -- arithmetic --------------------------------------------------------------------------------------------------
@@ -262,7 +262,8 @@ KINDS: dict[str, Traits] = {
     "nndct_remainder": Traits(Group.ARITHMETIC, describe="arithmetic", tool="aten::remainder"),
     "nndct_matmul": Traits(Group.DENSE_OF_TWO, Point.OWN, onnx="MatMul"),
     "nndct_bmm": Traits(Group.DENSE_OF_TWO, Point.OWN, onnx="MatMul", tool="nndct_matmul"),
-    "nndct_sum": Traits(Group.OTHER, Point.OWN),
+    "nndct_sum": Traits(Group.OTHER, Point.OWN, xmodel="reduction_sum"),
+    "aten::max": Traits(xmodel="reduction_max"),
     "nndct_normalize": Traits(),
     CONST: Traits(Group.CONSTANT, integer="constant", xmodel="const", onnx="Constant"),
     # -- pools -------------------------------------------------------------------------------------------------------
