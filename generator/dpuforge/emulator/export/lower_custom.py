@@ -126,12 +126,12 @@ def _told(builder: Builder, node: Node) -> Attributes:
         return {**_affine(node, "elementwise_affine", call), "normalized_shape": ints(*sizes)}
     if node.kind == "nndct_normalize":
         _, p, dim, keep = node.call.args
-        return {"p": Attribute(Kind.FLOAT, float(p)), "dim": ints(dim), "keepdim": flag(keep)}
+        return {"p": Attribute(Kind.DOUBLE, float(p)), "dim": ints(dim), "keepdim": flag(keep)}
     return {}
 
 
 def _affine(node: Node, word: str, call: Mapping[str, Any]) -> Attributes:
-    return {word: flag("weight" in node.parameters), "eps": Attribute(Kind.FLOAT, float(torch.tensor(call["eps"])))}
+    return {word: flag("weight" in node.parameters), "eps": Attribute(Kind.DOUBLE, float(call["eps"]))}
 
 
 def _custom_input(builder: Builder, tensor: Ref | Param, layout: Layout) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from dpuforge.emulator.arithmetic.fake_quantise import average_pool_coefficient
 from dpuforge.emulator.arithmetic.operations import HSIGMOID_FACTOR
-from dpuforge.emulator.export.lower_custom import lower_custom, lower_elementwise
+from dpuforge.emulator.export.lower_custom import lower_custom, lower_elementwise, results_read
 from dpuforge.emulator.export.lower_moves import (
     layout_axis,
     lower_concat,
@@ -37,6 +37,7 @@ from dpuforge.emulator.export.xmodel_builder import (
     text,
     with_pad,
 )
+from dpuforge.emulator.graph.kinds import Group
 from dpuforge.emulator.graph.nodes import Node
 from dpuforge.xmodel.nouns import Attribute, Kind
 
@@ -230,7 +231,14 @@ def _hswish(builder: Builder, node: Node) -> None:
     fixed = builder.make_fix(f"{gate.name}_fix", gate, _HSWISH_BITS, _HSWISH_FIX, spelled=False)
     builder.body += [gate, fixed]
     name = builder.emit(node.name, "mul", source.dims, {}, (fixed.name, source.op))
-    builder.finish(node, name, source.layout)
+    builder.finish(node, name, source.layout, position=_joined_position(builder, node))
+
+
+def _joined_position(builder: Builder, node: Node) -> tuple[int, int] | None:
+    """Return the position of the concat that alone reads a value: the real tool writes it after a hard swish, too."""
+    (name,) = builder.consumers[node.name] if len(builder.consumers[node.name]) == 1 else ("",)
+    reader = builder.graph.index.get(name)
+    return builder.fix.output.get(name) if reader is not None and reader.traits.group is Group.JOIN else None
 
 
 def _softmax(builder: Builder, node: Node) -> None:

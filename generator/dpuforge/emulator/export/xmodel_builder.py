@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from dpuforge.emulator.arithmetic.fake_quantise import Rounding, fake_quantise
 from dpuforge.emulator.graph.nodes import BatchSize, Graph, Node, Param, Ref
 from dpuforge.errors import UserError
 from dpuforge.xmodel.integers.calls import Call
@@ -252,14 +253,24 @@ class Builder:
         return ops[-1].name
 
     def finish(
-        self, node: Node, name: str, layout: Layout, section: list[Op] | None = None, flattened: Dims = ()
+        self,
+        node: Node,
+        name: str,
+        layout: Layout,
+        section: list[Op] | None = None,
+        flattened: Dims = (),
+        position: tuple[int, int] | None = None,
     ) -> None:
-        """Note that op `name` holds the value of `node`, behind a fix where the node is a quantisation point."""
+        """Note that op `name` holds the value of `node`, behind a fix where the node is a quantisation point.
+
+        position: that of the fix where the node is none.
+        """
         ops = self.body if section is None else section
         made = ops[-1]
         self.held.append(Held(node.name, name, node.name, layout, flattened=flattened))
-        if node.name in self.fix.output:
-            ops.append(self.make_fix(f"{name}_fix", made, *self.fix.output[node.name], spelled=False))
+        position = self.fix.output.get(node.name, position)
+        if position is not None:
+            ops.append(self.make_fix(f"{name}_fix", made, *position, spelled=False))
         self.operands[node.name, None] = Operand(ops[-1].name, made.dims, layout, flattened=flattened)
 
     def alias(self, node: Node, operand: Operand) -> None:
@@ -319,7 +330,10 @@ class Builder:
     def quantised_constant(self, node: Node) -> torch.Tensor:
         """Return the value of a constant's node."""
         (param,) = node.call.args
-        return self.graph.tensors[param.key].detach().to(torch.float32)
+        data = self.graph.tensors[param.key].detach().to(torch.float32)
+        if data.is_meta or node.name not in self.fix.output:
+            return data
+        return fake_quantise(data, *self.fix.output[node.name], Rounding.HALF_UP)
 
     def constant(self, value: Any) -> torch.Tensor:
         """Return a constant operand as a tensor."""

@@ -131,6 +131,7 @@ class _Recorder(TorchFunctionMode):
         self.shadows: list[Shadow] = []
         self._reading: list[str] = []  # shadows whose integers the call at hand has read
         self._refs: Any = WeakTensorKeyDictionary()
+        self._kinds = {path: type(part).__name__ for path, part in (twin or module).named_modules()}
         self._paths = {id(part): path for path, part in (twin or module).named_modules()}
         self._stack: list[tuple[str, str]] = []
         self._labels = [_FIRST_LABEL, 1000]
@@ -287,8 +288,21 @@ class _Recorder(TorchFunctionMode):
                 if isinstance(tensor, torch.Tensor):
                     self._refs[tensor] = Ref(label, position)
 
+    def _scope(self, entry: tuple[str, str], outer: str) -> str:
+        """Return a module as names spell it; one inside a list is Type[list]/ModuleList[place], as the tool has it."""
+        path, kind = entry
+        inside = path.removeprefix(f"{outer}.") if path.startswith(f"{outer}.") or not outer else path.rpartition(".")[2]
+        places = inside.split(".")
+        above = (f"{outer}." if outer else "") + places[0]
+        kinds = [kind]
+        for place in places[1:]:
+            kinds.append(self._kinds.get(above, "ModuleList"))
+            above = f"{above}.{place}"
+        return "/".join(f"{one}[{place}]" for one, place in zip(kinds, places, strict=True))
+
     def _label(self, name: str, inplace: bool) -> str:
-        scopes = [self.network, *(f"{kind}[{path.rpartition('.')[2]}]" for path, kind in self._stack)]
+        outer = ("", *(path for path, _ in self._stack))
+        scopes = [self.network, *(self._scope(*above) for above in zip(self._stack, outer, strict=False))]
         numbered = inplace or name in NUMBERED or name in UNNAMED
         counter = 1 if numbered else 0
         label = str(self._labels[1]) if numbered else f"ret.{self._labels[0]}"

@@ -160,6 +160,7 @@ class torch_quantizer:
             raise log.fail("XMODEL_BATCHSIZE", text, "run one image through quant_model before export_xmodel")
         from dpuforge.emulator.export.xmodel_file import export_xmodel
 
+        self._warn_of_limits("xmodel")
         export_xmodel(self._quantised, make_folder(output_dir), deploy_check, self._module.last_inputs, log.note)
 
     def export_onnx_model(
@@ -193,6 +194,13 @@ class torch_quantizer:
         log.note(f"{self.name}_int.pt is generated.({path})")
 
     export_traced_torch_script = export_torch_script
+
+    def _warn_of_limits(self, exporter: str) -> None:
+        """Say what the real tool does wrong in this export."""
+        from dpuforge.emulator.export.tool_limits import describe_limits
+
+        for text in describe_limits(self._quantised.graph, exporter):
+            log.warn("", text)
 
     def _check_export(self, function: str) -> None:
         if self.mode != "test":
