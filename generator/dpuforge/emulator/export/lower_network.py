@@ -11,6 +11,7 @@ from dpuforge.emulator.export.tidy_moves import Tidied
 from dpuforge.emulator.export.xmodel_builder import Builder, ExportError, Held, Operand, Quantised
 from dpuforge.emulator.graph.nodes import Graph, Node
 from dpuforge.xmodel.definitions import assemble_graph
+from dpuforge.xmodel.forward_outputs import OUTPUTS, outputs_attribute
 from dpuforge.xmodel.integers.calls import CALLS, calls_attribute
 from dpuforge.xmodel.nouns import Graph as XmodelGraph
 from dpuforge.xmodel.nouns import Op
@@ -58,6 +59,8 @@ def lower_graph(quantised: Quantised, collect: bool = False) -> Lowered:
     held = sorted(builder.held, key=lambda held: order[held.node])
     calls = {op.name: builder.calls[op.name] for op in ops if op.name in builder.calls}
     attrs = {CALLS: calls_attribute(calls)} if calls else {}
+    returned = [builder.operand(ref).op for ref in quantised.graph.output_refs]
+    attrs |= {OUTPUTS: outputs_attribute(returned)} if len(returned) > 1 else {}
     values = {node: operand.op for (node, index), operand in builder.operands.items() if not index}
     graph = assemble_graph(quantised.graph.name, ops, attrs)
     return Lowered(graph, tuple(held), builder.origins, values, refusals)
