@@ -70,9 +70,7 @@ def run(
     print_message("emulation: dpuforge executes the integers of the xmodel; no DPU is used")
     with make_progress(transient=True) as bar:
         task = bar.add_task("images", total=len(images) if images.ndim else 0, note="")
-        found = run_outputs(
-            graph, images, batch, lambda done, _: bar.update(task, completed=done), exponent=exponent
-        )
+        found = run_outputs(graph, images, batch, lambda done, _: bar.update(task, completed=done), exponent=exponent)
     _save_arrays(output, found)
     for number, (name, result) in enumerate(found.items()):
         print_message(f"{output}: output_{number} is {name}: {result.shape} {result.dtype}")

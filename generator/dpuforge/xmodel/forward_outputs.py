@@ -1,6 +1,7 @@
-"""Which ops hold what forward returns, in its order: a file's own order is another, and one that is read inside is no leaf.
+"""Which ops hold what forward returns, in its order.
 
-AMD's files do not say it; dpuforge's carry it in one attribute of the graph where there are several outputs.
+A file's own order is another, and an output that is read inside is no leaf. AMD's files do not say it; dpuforge's carry
+it in one attribute of the graph where there are several outputs.
 """
 
 from __future__ import annotations

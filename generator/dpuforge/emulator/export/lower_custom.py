@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,6 @@ from dpuforge.emulator.export.xmodel_builder import (
     text,
 )
 from dpuforge.emulator.graph.evaluate import call_node
-from dpuforge.emulator.graph.kinds import plain_name
 from dpuforge.emulator.graph.listing import tool_type
 from dpuforge.emulator.graph.nodes import Node, Param, Ref, leaves
 from dpuforge.xmodel.nouns import Attribute, Kind
@@ -100,38 +99,40 @@ def _custom_op(builder: Builder, node: Node, name: str, result: int | None, layo
             inputs.append(_custom_input(builder, tensor, layout))
     shape = tuple(node.shape if result is None else node.shapes[result])
     dims = image_dims(shape) if layout is Layout.NHWC else shape
-    truth = plain_name(node.kind).removeprefix("aten::") in _TRUTH
-    attrs = {"data_type": text("bool" if truth else "FLOAT32"), "shape": ints(*dims), **_told(builder, node)}
+    attrs = {"data_type": text("FLOAT32"), "shape": ints(*dims), **TOLD[node.traits.told](builder, node)}
     op = builder.emit(name, tool_type(node), dims, attrs, inputs)
     builder.calls[op] = replace(custom.call, nhwc=layout is Layout.NHWC)
     return op
 
 
-# What gives true or false.
-_TRUTH = frozenset({
-    "gt", "ge", "lt", "le", "eq", "ne", "isnan", "isinf", "isfinite", "logical_not", "logical_and", "logical_or",
-    "logical_xor",
-})  # fmt: skip
+def _told_group_norm(builder: Builder, node: Node) -> Attributes:
+    channels, groups = builder.graph[node.inputs[0].node].shape[1], node.attributes["num_groups"]
+    return {**_affine(node, "affine"), "num_channels": integer(channels), "num_groups": integer(groups)}
 
 
-def _told(builder: Builder, node: Node) -> Attributes:
-    """Return what the tool's files say of a custom op beside its shape, as recorded; of others they say nothing."""
-    call = dict(node.attributes)
-    if node.kind == "nndct_group_norm":
-        features = int(builder.graph[node.inputs[0].node].shape[1])
-        return {**_affine(node, "affine", call), "num_channels": integer(features), "num_groups": integer(call["num_groups"])}
-    if node.kind == "nndct_layer_norm":
-        shape = call["normalized_shape"]
-        sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
-        return {**_affine(node, "elementwise_affine", call), "normalized_shape": ints(*sizes)}
-    if node.kind == "nndct_normalize":
-        _, p, dim, keep = node.call.args
-        return {"p": Attribute(Kind.DOUBLE, float(p)), "dim": ints(dim), "keepdim": flag(keep)}
-    return {}
+def _told_layer_norm(_: Builder, node: Node) -> Attributes:
+    shape = node.attributes["normalized_shape"]
+    sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
+    return {**_affine(node, "elementwise_affine"), "normalized_shape": ints(*sizes)}
 
 
-def _affine(node: Node, word: str, call: Mapping[str, Any]) -> Attributes:
-    return {word: flag("weight" in node.parameters), "eps": Attribute(Kind.DOUBLE, float(call["eps"]))}
+def _told_norm(_: Builder, node: Node) -> Attributes:
+    p, dim, keep = node.call.args[1:]
+    return {"p": Attribute(Kind.DOUBLE, float(p)), "dim": ints(dim), "keepdim": flag(keep)}
+
+
+def _affine(node: Node, word: str) -> Attributes:
+    return {word: flag("weight" in node.parameters), "eps": Attribute(Kind.DOUBLE, float(node.attributes["eps"]))}
+
+
+# What the tool's files say of a custom op beside its shape, as recorded, by the word in column `told` of kinds.py.
+TOLD: Mapping[str, Callable[[Builder, Node], Attributes]] = {
+    "": lambda _, __: {},
+    "truth": lambda _, __: {"data_type": text("bool")},
+    "group_norm": _told_group_norm,
+    "layer_norm": _told_layer_norm,
+    "norm": _told_norm,
+}
 
 
 def _custom_input(builder: Builder, tensor: Ref | Param, layout: Layout) -> str:

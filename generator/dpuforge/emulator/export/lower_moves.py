@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from math import prod
 
-import torch
-
 from dpuforge.emulator.export.lower_custom import lower_custom
 from dpuforge.emulator.export.xmodel_builder import (
     NHWC_AXIS,
@@ -113,7 +111,9 @@ def lower_resize(builder: Builder, node: Node) -> None:
         "align_corners": flag(corners),
         "half_pixel_centers": flag(mode == "bilinear" and not corners),
     }
-    name = builder.emit(node.name, "resize", image_dims(node.shape), attrs, source.op, [("size", [op.name for op in sizes[-1:]])])
+    name = builder.emit(
+        node.name, "resize", image_dims(node.shape), attrs, source.op, [("size", [op.name for op in sizes[-1:]])]
+    )
     builder.finish(node, name, Layout.NHWC)
 
 

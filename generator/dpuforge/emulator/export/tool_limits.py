@@ -1,4 +1,4 @@
-"""What the real tool's exports do wrong, as recorded: what users are warned of, and the shapes that its xmodels hold."""
+"""What the real tool's exports do wrong, as recorded: warnings for users, and the shapes that its xmodels hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from dpuforge.emulator.graph.evaluate import call_node
-from dpuforge.emulator.graph.kinds import Group
+from dpuforge.emulator.graph.kinds import Fact, Group
 from dpuforge.emulator.graph.nodes import Call, Graph, Node
 from dpuforge.emulator.prepare.constants import float_parameters
 
@@ -29,7 +29,7 @@ def _pads_output(node: Node, _: Graph) -> bool:
 
 
 def _groups_transposed(node: Node, _: Graph) -> bool:
-    several = node.kind == "nndct_conv_transpose_2d" and node.attributes["groups"] > 1
+    several = node.traits.xmodel == "transposed-conv2d" and node.attributes["groups"] > 1
     return several and node.attributes["groups"] != node.attributes["in_channels"]
 
 
@@ -39,7 +39,7 @@ LIMITS = (
         "xmodel",
         "raises ValueError here: a parameter in arithmetic is not broadcast to NHWC",
     ),
-    Limit(lambda node, _: node.kind in ("aten::glu", "nndct_glu"), "xmodel", "raises TypeError on glu"),
+    Limit(lambda node, _: Fact.NO_XMODEL in node.traits.facts, "xmodel", "raises TypeError on it"),
     Limit(
         _groups_transposed,
         "xmodel",
@@ -92,7 +92,9 @@ def _with_shapes(graph: Graph) -> Graph:
     values: dict[str, object] = {}
     nodes = []
     for node in graph.nodes:
-        given = torch.empty(node.shape, device="meta") if node.is_input else call_node(node, values, tensors, graph.batch)
+        given = (
+            torch.empty(node.shape, device="meta") if node.is_input else call_node(node, values, tensors, graph.batch)
+        )
         values[node.name] = given
         made = given if isinstance(given, (tuple, list)) else (given,)
         shapes = tuple(tuple(tensor.shape) for tensor in made)

@@ -229,7 +229,7 @@ class Builder:
         return op.name
 
     def sizes(self, name: str, sizes: Sequence[int]) -> list[Op]:
-        """Make the ops of a shape or size that an argument takes: a constant for each number, last first, then `stack`."""
+        """Make the ops of a shape or size as an argument: a constant for each number, the last first, then `stack`."""
         consts = [
             self.make_const(f"{name}_attr_{index}_", torch.tensor([float(size)])) for index, size in enumerate(sizes)
         ]

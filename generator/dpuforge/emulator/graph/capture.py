@@ -291,7 +291,9 @@ class _Recorder(TorchFunctionMode):
     def _scope(self, entry: tuple[str, str], outer: str) -> str:
         """Return a module as names spell it; one inside a list is Type[list]/ModuleList[place], as the tool has it."""
         path, kind = entry
-        inside = path.removeprefix(f"{outer}.") if path.startswith(f"{outer}.") or not outer else path.rpartition(".")[2]
+        inside = (
+            path.removeprefix(f"{outer}.") if path.startswith(f"{outer}.") or not outer else path.rpartition(".")[2]
+        )
         places = inside.split(".")
         above = (f"{outer}." if outer else "") + places[0]
         kinds = [kind]

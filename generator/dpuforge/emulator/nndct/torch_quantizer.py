@@ -176,13 +176,15 @@ class torch_quantizer:
     ) -> None:
         """Write <Network>_int.onnx with QuantizeLinear and DequantizeLinear; needs mode test and one forward."""
         self._check_export("export_onnx_model")
-        from dpuforge.emulator.export.onnx_file import export_onnx
+        from dpuforge.emulator.export.to_onnx.onnx_file import choose_opset, export_onnx
 
+        self._warn_of_limits("onnx")
         path = make_folder(output_dir) / f"{self.name}_int.onnx"
-        opset = opset_version or max(self._quantised.settings.config.onnx_opset_version, 13)
+        opset = choose_opset(opset_version, self._quantised.settings.config.onnx_opset_version)
         inputs = self._module.last_inputs
         export_onnx(self._quantised, path, opset_version=opset, dynamic_batch=dynamic_batch, inputs=inputs)
         log.note(f"{self.name}_int.onnx is generated.({path})")
+        print(f"{self.name}_int.onnx: ONNX opset {opset}")
 
     def export_torch_script(self, output_dir: str = "quantize_result", verbose: bool = False) -> None:
         """Write <Network>_int.pt, traced with the inputs of the last forward; needs mode test."""
