@@ -344,7 +344,7 @@ def format_row(row: Figures) -> str:
     marks += [row.xmodel, row.xmodel_run, row.onnx]
     cells = ["-" if mark is None else "yes" if mark else "**no**" for mark in marks]
     more = f" (+{len(row.differences) - 4})" if len(row.differences) > 4 else ""
-    text = ("; ".join(row.differences[:4]) + more).replace("|", "\\|")
+    text = " ".join(("; ".join(row.differences[:4]) + more).replace("|", "\\|").split())
     return f"| {row.recorded.label} | {row.positions[0]}/{row.positions[1]} | " + " | ".join(cells) + f" | {text} |"
 
 

@@ -51,7 +51,7 @@ LIMITS = (
         "leaves output_padding out: the map in the file is smaller than the network's, and so is what a board computes",
     ),
     Limit(
-        lambda node, _: node.attributes.get("given_padding") == "same",
+        lambda node, _: node.kind == "aten::_convolution_mode",
         "onnx",
         "logs QUANTIZER_TORCH_EXPORT_ONNX, writes no file and returns as if it had: padding='same' is not exported",
     ),
