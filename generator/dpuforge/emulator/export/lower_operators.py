@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -223,6 +224,8 @@ def _reduction(kind: str) -> Lowering:
         dims = image_dims(node.shape) if source.layout is Layout.NHWC else tuple(node.shape)
         attrs = {"axis": ints(*axes), "keep_dims": flag(keep)}
         builder.finish(node, builder.emit(node.name, kind, dims, attrs, source.op), source.layout)
+        if len(node.shapes) > 1:
+            builder.held[-1] = replace(builder.held[-1], index=0)
 
     return lower
 
