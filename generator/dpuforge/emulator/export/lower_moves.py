@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from dpuforge.emulator.export.lower_custom import lower_custom
@@ -180,9 +181,19 @@ def lower_strided_slice(builder: Builder, node: Node) -> None:
     if len(parts) != rank or not all(isinstance(part, (slice, int)) for part in parts):
         lower_custom(builder, node)
         return
+    alone = _is_alone_behind_ellipsis(index) and builder.source(node).layout is Layout.NATIVE
     name = _slice_op(builder, node, node.name, parts, tuple(node.shape))
+    if alone:
+        open_end = isinstance(parts[-1], slice) and parts[-1].stop is None
+        attrs = {**builder.body[-1].attrs, "end_mask": integer(int(open_end))}
+        builder.body[-1] = replace(builder.body[-1], attrs=attrs)
     native = any(isinstance(part, int) for part in parts)
     builder.finish(node, name, Layout.NATIVE if native else builder.source(node).layout)
+
+
+def _is_alone_behind_ellipsis(index: object) -> bool:
+    """Say whether an index is x[..., a:b]: the real tool then masks the end of no other axis, which changes nothing."""
+    return isinstance(index, tuple) and len(index) == 2 and index[0] is Ellipsis and isinstance(index[1], slice)
 
 
 def lower_select(builder: Builder, node: Node) -> None:
