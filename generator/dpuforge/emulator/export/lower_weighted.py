@@ -59,7 +59,8 @@ def _convolution(
         extra = node.attributes["output_padding"]
         pad = (pad[0], pad[1] - extra[0], pad[2], pad[3] - extra[1])
     weight = builder.quantised.quantised_parameter(node.parameters["weight"])
-    more = [("weights", (builder.parameter(node.parameters["weight"], arrange(weight, node)),))]
+    weights = (builder.parameter(node.parameters["weight"], arrange(weight, node)),)
+    more: list[tuple[str, tuple[str, ...]]] = [("weights", weights)]
     key = node.parameters.get("bias")
     bias = (builder.parameter(key, builder.quantised.quantised_parameter(key)),) if key else ()
     more.append(("bias", bias))  # the real tool writes the argument even where there is no bias
