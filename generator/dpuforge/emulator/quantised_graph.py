@@ -200,8 +200,7 @@ class QuantisedGraph:
         corrector = self._correctors.get(node.parameters.get("bias", ""))
         if corrector is not None and not corrector.stopped:
             exact = call_node(node, values, self.graph.tensors, 1)
-            channel = exact.dim() - 1 if node.traits.group is Group.DENSE else 1
-            corrector.observe(result, exact, channel)
+            corrector.observe(result, exact, _channel_axis(node, exact))
         return result
 
     def _calibrate_output(self, node: Node, value: torch.Tensor) -> torch.Tensor:
@@ -347,3 +346,10 @@ def _pick(values: Values, ref: Ref) -> torch.Tensor:
 
 def _put(items: Any, index: int, value: torch.Tensor) -> tuple[Any, ...]:
     return (*items[:index], value, *items[index + 1 :])
+
+
+def _channel_axis(node: Node, value: torch.Tensor) -> int | None:
+    """Return the axis whose errors bias correction keeps apart; None for Conv1d, which the real tool averages whole."""
+    if node.traits.group is Group.DENSE:
+        return value.dim() - 1
+    return 1 if value.dim() > 3 else None

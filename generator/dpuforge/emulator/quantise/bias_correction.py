@@ -24,10 +24,11 @@ class BiasCorrector:
     deviation: float = 0.0
     stopped: bool = False
 
-    def observe(self, quantised: torch.Tensor, exact: torch.Tensor, channel: int) -> None:
+    def observe(self, quantised: torch.Tensor, exact: torch.Tensor, channel: int | None) -> None:
         """Update the bias from one batch: quantised is the layer's result, exact that of its float parameters.
 
-        exact may be overwritten.
+        Each channel is moved by its own mean error, or all by the mean of everything (channel None). exact may be
+        overwritten.
         """
         if self.stopped:
             return
