@@ -12,6 +12,7 @@ import typer
 from dpuforge import __version__
 from dpuforge.commands import (
     bundle_board,
+    import_files,
     lock_board,
     migrate_spec,
     on_changes,
@@ -54,6 +55,7 @@ for command in (
     on_hardware.releases,
     on_hardware.estimate,
     bundle_board.bundle,
+    import_files.import_calibration,
     lock_board.board_lock,
     on_spec.schema,
     on_machine.doctor,

@@ -18,7 +18,7 @@ from dpuforge.emulator.integer.calibration_calls import economise_calls
 from dpuforge.emulator.integer.integer_plan import Quantised
 from dpuforge.emulator.integer.integer_run import Evaluation, EvaluationPath
 from dpuforge.emulator.prepare.passes import prepare_graph
-from dpuforge.emulator.quantise.bias_correction import BiasCorrector
+from dpuforge.emulator.quantise.bias_correction import BiasCorrector, count_near_border
 from dpuforge.emulator.quantise.points import Points, is_compute, place_points, place_typed_points
 from dpuforge.emulator.quantise.settings import Settings
 from dpuforge.emulator.quantise.shift_limits import FixPositions, adjust_positions
@@ -256,6 +256,12 @@ class QuantisedGraph:
         if self.settings.config.target_device == "DPU" and not self.adjusted:
             self._adjust()
             self.adjusted = True
+
+    def count_unsure_biases(self) -> tuple[int, int]:
+        """Return how many corrected biases lie too near a rounding border to be sure of, and how many there are."""
+        steps = {key: step for key in self.corrections if isinstance(step := self.steps.param.get(key), FixStep)}
+        near = sum(count_near_border(self.parameter(k), self.corrections[k], step.fix) for k, step in steps.items())
+        return near, sum(self.corrections[key].numel() for key in steps)
 
     def _corrections_outside(self) -> dict[str, torch.Tensor]:
         """Return the corrections of layers that stay in float: the real tool lists them, as zeros."""

@@ -13,6 +13,7 @@ from typing import Any
 from dpuforge.load.quantization import to_quant_json
 from dpuforge.load.rules import read_class_names
 from dpuforge.records.project import (
+    Adjust,
     BoardChoice,
     Calibration,
     Classes,
@@ -146,6 +147,7 @@ def _build_quantization(spec: Spec) -> Quantization:
         "layers": tuple(spec["layers"]),
         "calibration": Calibration(**calibration),
         "fast_finetune": FastFinetune(**spec["fast_finetune"]),
+        "adjust": Adjust(**_real(spec["adjust"], "lr")),
         "int8_config": to_quant_json(spec),
     }
     return Quantization(**_real(fields, "max_accuracy_drop"))

@@ -18,13 +18,15 @@ MakeContext = Callable[[Project, Sequence[BoardTarget], Release], Any]
 class Artifact:
     """One row: a file made once a project; path may hold {net}, the network's name.
 
-    template defaults to the template of the same path; make_context gives what is derived for it, where anything is.
+    template defaults to the template of the same path; make_context gives what is derived for it, where anything is;
+    wanted says whether a project has the file.
     """
 
     path: str
     make_context: MakeContext | None = None
     template: str = ""
     executable: bool = False
+    wanted: Callable[[Project], bool] = lambda project: True
 
 
 def _of_project(make: Callable[[Project], Any]) -> MakeContext:
@@ -53,6 +55,9 @@ ARTIFACTS = (
     Artifact("train.py",              _of_project(contexts.make_train_context)),
     Artifact("inspect_model.py",      _of_targets(contexts.make_inspect_context)),
     Artifact("quantize.py"),
+    Artifact("fake_quantize.py",      wanted=lambda project: project.quantization.adjust.enabled),
+    Artifact("adjust.py",             wanted=lambda project: project.quantization.adjust.enabled),
+    Artifact("import_calibration.py"),
     Artifact("evaluate.py"),
     Artifact("Snakefile",             _of_targets(flow_contexts.make_snakefile_context)),
     Artifact("compile.sh",            _of_project(flow_contexts.make_compile_context), executable=True),
@@ -83,7 +88,7 @@ NETWORK_CHECK = (
 def plan_files(project: Project, targets: Sequence[BoardTarget], release: Release) -> tuple[PlannedFile, ...]:
     """Return every file that a project leads to, manifest.json excepted: it is made from the rendered others."""
     return (
-        *(_plan_artifact(row, project, targets, release) for row in ARTIFACTS),
+        *(_plan_artifact(row, project, targets, release) for row in ARTIFACTS if row.wanted(project)),
         PlannedFile("int8_config.json", document=project.quantization.int8_config),
         *(file for target in targets for file in _plan_board(target, release)),
     )

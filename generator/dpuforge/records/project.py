@@ -223,6 +223,17 @@ class FastFinetune:
 
 
 @dataclass(frozen=True)
+class Adjust:
+    """dpuforge's own adjustment of the float weights before calibration; batch_size is of one step, lr its size."""
+
+    enabled: bool = False
+    images: int = 1000
+    steps: int = 500
+    batch_size: int = 16
+    lr: float = 3e-4
+
+
+@dataclass(frozen=True)
 class Quantization:
     """The quantizer's settings; overall, tensors and layers are exactly what the user wrote (defaults not filled in).
 
@@ -247,6 +258,8 @@ class Quantization:
     fast_finetune: FastFinetune
     max_accuracy_drop: float
     int8_config: Mapping[str, Any]
+    adjust: Adjust = Adjust()
+    exact_torch: bool = False
 
 
 @dataclass(frozen=True)

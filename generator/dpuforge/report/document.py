@@ -47,6 +47,7 @@ def build_report(
         "stand_ins": _list_stand_ins(current),
         "spec_sha256": spec_sha256,
         "not_amd": sorted({step for result in current.values() for step in result.metrics.get("not_amd", ())}),
+        "calibration": _describe_calibration(current),
         "warnings": [*_warn_of_age(stale), *_gather_warnings(current)],
         "metrics": {**metrics, **evaluated},
         "boards": {target.board: _describe_board(target, current, stale) for target in targets},
@@ -57,6 +58,25 @@ def build_report(
 def _list_stand_ins(current: Mapping[str, StageResult]) -> list[str]:
     """Return the tools of AMD's that stand-ins played in a container."""
     return sorted({name for result in current.values() for name in result.toolchain.get("stand_ins", ())})
+
+
+def _describe_calibration(current: Mapping[str, StageResult]) -> list[str]:
+    """Return sentences on where the calibration and the weights came from, and what of it another torch could move."""
+    metrics = current["calibrate"].metrics if "calibrate" in current else {}
+    lines = []
+    imported = metrics.get("imported")
+    if imported:
+        maker = imported["toolchain"]["declared"]
+        lines.append(f"The calibration was not made here: imported from {imported['folder']}, made by {maker}.")
+    if metrics.get("biases"):
+        lines.append(
+            f"{metrics['biases_unsure']} of {metrics['biases']} biases lie so near a rounding border that another "
+            "version of torch could move them by one; given these calibration files, everything else is exact."
+        )
+    adjusted = current["adjust"].metrics if "adjust" in current else {}
+    if adjusted.get("adjusted"):
+        lines.append("The float weights were adjusted before calibration (adjust/model.pth).")
+    return lines
 
 
 def _warn_of_age(stale: Mapping[str, str]) -> list[dict[str, Any]]:

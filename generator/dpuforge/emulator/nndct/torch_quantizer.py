@@ -30,6 +30,7 @@ from dpuforge.emulator.nndct.calibration_files import (
     write_effective_config,
     write_info,
 )
+from dpuforge.emulator.nndct.exchange import compare_calibrations, find_mismatches
 from dpuforge.emulator.nndct.fast_finetune import finetune_layers, load_finetuned
 from dpuforge.emulator.nndct.quant_module import QuantModule, export_torch_script
 from dpuforge.emulator.quantise.settings import Settings, ToolOptions
@@ -244,6 +245,21 @@ class torch_quantizer:
         if self.mode == "calib":
             self._quantised.finish_calibration()
         return diagnose(self.graph_object, images, labels, layers, budget, float_model, trial_budget)
+
+    def count_unsure_biases(self) -> tuple[int, int]:
+        """Return (biases that another torch version could move by one, corrected biases); not in the real tool."""
+        return self.graph_object.count_unsure_biases()
+
+    def check_calibration(self, folder: str | Path) -> tuple[list[str], list[str]]:
+        """Return why the calibration files of a folder are not this network's, one line each, and notes.
+
+        The real tool has nothing like it: scripts ask for it with getattr.
+        """
+        return find_mismatches(self._quantised, Path(folder))
+
+    def compare_calibrations(self, folder: str | Path, other: str | Path) -> dict[str, Any]:
+        """Return in which positions and biases two calibrations of this network differ; not in the real tool."""
+        return compare_calibrations(self._quantised, Path(folder), Path(other))
 
     def load_ft_param(self) -> None:
         """Load the parameters that fast_finetune wrote."""
