@@ -496,7 +496,7 @@ def write_history(path, row):
 
 def judge(model, curve, arguments, run):
     """Return and print the accuracies of the best epoch, and what those on the test split hide."""
-    images = Images(Split(arguments, "test"))
+    images = Images(Split(arguments, "test")).keep()
     _, *answers = measure(model, make_loader(images, list_batches(len(images)), run), run.device)
     best = curve[find_best(curve) - 1]
     found = {
@@ -543,7 +543,7 @@ def make_run(stage, arguments):
     run.workers, run.decides = arguments.workers, list_decisive(sources)
     run.batches = list_batches(len(validation))
     run.train = make_loader(TrainingImages(train), order, run)
-    run.validation = make_loader(Images(validation), run.batches, run)
+    run.validation = make_loader(Images(validation).keep(), run.batches, run)
     return run
 
 

@@ -45,7 +45,7 @@ from model import (
     list_sources,
 )
 from results import Failure, Stage
-from splits import Images, Split
+from splits import Images, Pictures, Split
 
 EPOCHS = 4
 BATCH_SIZE = 64  # images
@@ -71,14 +71,14 @@ class TrainingImages(Dataset):
     """Network inputs of the training images; ticket = epoch * images + index decides all randomness."""
 
     def __init__(self, split):
-        self.split = split
+        self.split = Pictures(split).keep()
 
     def __len__(self):
         return len(self.split)
 
     def __getitem__(self, ticket):
         image, label = self.split[ticket % len(self.split)]
-        image = torch.from_numpy(preprocess.to_input(preprocess.resize_and_crop(image)))
+        image = torch.from_numpy(preprocess.to_input(image))
         return image, label
 
 
@@ -450,7 +450,7 @@ def write_history(path, row):
 
 def judge(model, curve, arguments, run):
     """Return and print the accuracies of the best epoch, and what those on the test split hide."""
-    images = Images(Split(arguments, "test"))
+    images = Images(Split(arguments, "test")).keep()
     _, *answers = measure(model, make_loader(images, list_batches(len(images)), run), run.device)
     best = curve[find_best(curve) - 1]
     found = {
@@ -497,7 +497,7 @@ def make_run(stage, arguments):
     run.workers, run.decides = arguments.workers, list_decisive(sources)
     run.batches = list_batches(len(validation))
     run.train = make_loader(TrainingImages(train), order, run)
-    run.validation = make_loader(Images(validation), run.batches, run)
+    run.validation = make_loader(Images(validation).keep(), run.batches, run)
     return run
 
 
