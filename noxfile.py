@@ -95,5 +95,5 @@ def find_old_python() -> str:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed side by side; figures go to docs/ by hand, with machine and date."""
-    for script in ("generate", "prepare", "emulator", "sensitivity"):
+    for script in ("generate", "prepare", "training", "emulator", "sensitivity"):
         session.run(sys.executable, f"benchmarks/{script}.py", *session.posargs)
