@@ -6,6 +6,7 @@ them; answers go the same way to standard output. When the connection ends or fa
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -17,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Optional, Tuple  # noqa: UP035  (the board's Python may be 3.7)
+from typing import Any
 
 PROTOCOL = 1
 SILENCE_S = 60.0  # the other side says something every few seconds
@@ -52,7 +53,7 @@ class Wire:
         self.output = os.dup(1)
         os.dup2(2, 1)  # whatever prints must not end up between the answers
 
-    def fill(self, others: Tuple[int, ...] = (), seconds: float = SILENCE_S) -> List[int]:
+    def fill(self, others: tuple[int, ...] = (), seconds: float = SILENCE_S) -> list[int]:
         """Wait for input on standard input or others; return those of the others that are ready."""
         ready = select.select([0, *others], [], [], seconds)[0]
         if not ready and not others:
@@ -64,11 +65,11 @@ class Wire:
             self.buffer += block
         return [number for number in ready if number != 0]
 
-    def next_line(self) -> Optional[Dict[str, Any]]:
+    def next_line(self) -> dict[str, Any] | None:
         """Return the next request that is complete, or None; a ping is none."""
         while b"\n" in self.buffer:
             line, self.buffer = self.buffer.split(b"\n", 1)
-            request: Dict[str, Any] = json.loads(line.decode("utf-8"))
+            request: dict[str, Any] = json.loads(line.decode("utf-8"))
             if request["do"] != "ping":
                 return request
         return None
@@ -112,8 +113,8 @@ class Board:
 
     def __init__(self, wire: Wire, root: str, python: str) -> None:
         self.wire, self.root, self.python = wire, os.path.abspath(os.path.expanduser(root)), python
-        self.child: Optional[subprocess.Popen[bytes]] = None
-        self.lock_file: Optional[int] = None
+        self.child: subprocess.Popen[bytes] | None = None
+        self.lock_file: int | None = None
 
     def path(self, *parts: str) -> str:
         """Return a path below the folder."""
@@ -145,10 +146,8 @@ class Board:
             number = os.open(path, os.O_RDWR)
         except FileNotFoundError:
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
+            with contextlib.suppress(OSError):
                 os.fchmod(number, 0o666)
-            except OSError:
-                pass
         until = time.monotonic() + wait
         while True:
             try:
@@ -172,23 +171,11 @@ class Board:
         if select.select([0], [], [], 1.0)[0]:
             self.wire.fill()
 
-    def do_unlock(self) -> None:
-        """Give the board back."""
-        if self.lock_file is not None:
-            os.ftruncate(self.lock_file, 0)
-            os.close(self.lock_file)
-            self.lock_file = None
-        self.wire.send(ok=True)
-
     def do_facts(self) -> None:
         """Say what this board is."""
         uname = os.uname()
-        names = dict(
-            line.split("=", 1) for line in read_text("/etc/os-release").splitlines() if "=" in line
-        )
-        memory = dict(
-            line.split(":", 1) for line in read_text("/proc/meminfo").splitlines() if ":" in line
-        )
+        names = dict(line.split("=", 1) for line in read_text("/etc/os-release").splitlines() if "=" in line)
+        memory = dict(line.split(":", 1) for line in read_text("/proc/meminfo").splitlines() if ":" in line)
         self.wire.send(
             machine=uname.machine,
             kernel=uname.release,
@@ -203,18 +190,16 @@ class Board:
             query=self.ask(["xdputil", "query"]),
         )
 
-    def ask(self, argv: List[str]) -> Dict[str, Any]:
+    def ask(self, argv: list[str]) -> dict[str, Any]:
         """Return the output of a short command, or why there is none."""
         try:
-            done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=50, check=False
-            )
+            done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=50, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             return {"error": str(error)}
         text, said = (stream.decode("utf-8", "replace") for stream in (done.stdout, done.stderr))
         return {"text": text, "error": said[-2000:] if done.returncode else "", "status": done.returncode}
 
-    def do_have(self, sizes: Dict[str, int]) -> None:
+    def do_have(self, sizes: dict[str, int]) -> None:
         """Say which contents are not here yet, and how many bytes of each are; what was changed in place is no copy."""
         missing, changed = {}, []
         for digest, size in sizes.items():
@@ -231,37 +216,37 @@ class Board:
 
     def do_put(self, digest: str, size: int, offset: int) -> None:
         """Take the rest of a content; what has arrived stays for the next connection if this one breaks."""
-        partial = self.path("partial", digest)
-        left, fault = size - offset, None  # type: Tuple[int, Optional[OSError]]
+        partial, left, fault = self.path("partial", digest), size - offset, None
+        number = -1
         try:
             os.makedirs(self.path("partial"), exist_ok=True)
             os.makedirs(self.path("blobs"), exist_ok=True)
-            stream = open(partial, "r+b" if offset else "wb", buffering=0)
+            number = os.open(partial, os.O_WRONLY | os.O_CREAT | (0 if offset else os.O_TRUNC), 0o644)
+            os.lseek(number, offset, os.SEEK_SET)
         except OSError as error:
-            stream, fault = None, error
-        while left:
+            fault = error
+        while left:  # all that was announced is read, so that the next request is found behind it
             block = self.wire.read(min(left, BLOCK))
             left -= len(block)
             try:
-                if stream is not None and fault is None:
-                    stream.seek(0, 2)
-                    write_all(stream, block)
+                while block and fault is None:
+                    block = block[os.write(number, block) :]
             except OSError as error:
                 fault = error
-        if stream is not None:
-            stream.close()
+        if number >= 0:
+            os.close(number)
         if fault is not None:
             if fault.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) and os.path.exists(partial):
                 os.unlink(partial)  # a half copy must not be what fills the disk
             raise fault
         if hash_file(partial) != digest:
             os.unlink(partial)
-            self.wire.send(error="arrived damaged", errno=errno.EIO, free=self.free_bytes())
+            self.wire.send(error="a file arrived damaged", errno=errno.EIO, free=self.free_bytes())
             return
         os.replace(partial, self.path("blobs", digest))
         self.wire.send(ok=True)
 
-    def do_install(self, name: str, files: Dict[str, str]) -> None:
+    def do_install(self, name: str, files: dict[str, str]) -> None:
         """Make a folder of contents and let `name`/current point to it, in one step; remove what it replaced."""
         listing = json.dumps(files, sort_keys=True)
         own = hashlib.sha256(listing.encode("utf-8")).hexdigest()[:16]
@@ -280,7 +265,7 @@ class Board:
         self.prune(name, own)
         self.wire.send(ok=True, folder=current, fresh=fresh)
 
-    def is_whole(self, folder: str, files: Dict[str, str]) -> bool:
+    def is_whole(self, folder: str, files: dict[str, str]) -> bool:
         """Tell whether an installed folder holds its contents: links to them, or equal copies."""
         for name, digest in files.items():
             path, blob = os.path.join(folder, name), self.path("blobs", digest)
@@ -290,7 +275,7 @@ class Board:
                 return False
         return True
 
-    def link_files(self, folder: str, files: Dict[str, str]) -> None:
+    def link_files(self, folder: str, files: dict[str, str]) -> None:
         """Fill a new folder with links to contents, or copies where the file system has no links."""
         shutil.rmtree(folder, ignore_errors=True)
         for name, digest in files.items():
@@ -320,7 +305,7 @@ class Board:
                 if digest not in used and (digest in dropped or old):
                     os.unlink(path)
 
-    def do_run(self, argv: List[str], folder: str, results: str) -> None:
+    def do_run(self, argv: list[str], folder: str, results: str) -> None:
         """Run a program in a folder; what it leaves in RESULTS takes the place of `results` when it ends well."""
         new, last = self.path(results + ".partial"), self.path(results)
         shutil.rmtree(new, ignore_errors=True)
@@ -405,13 +390,6 @@ class Board:
                 left -= len(block)
 
 
-def write_all(stream: Any, block: bytes) -> None:
-    """Write all of a block to an unbuffered file."""
-    view = memoryview(block)
-    while view:
-        view = view[stream.write(view) :]
-
-
 def read_text(path: str) -> str:
     """Return the text of a file, or nothing."""
     try:
@@ -436,3 +414,5 @@ def main(root: str, python: str) -> None:
         pass
     finally:
         board.end_child()
+        if board.lock_file is not None:
+            os.ftruncate(board.lock_file, 0)  # an end without this line shows as a lock that was left behind

@@ -31,7 +31,9 @@ _OPTIONS = {
     "ServerAliveCountMax": "6",
 }
 # One line: the first eight bytes on standard input are the length of the program that follows.
-_LOADER = 'import os;r=lambda n,b=b"":b if len(b)==n else r(n,b+(os.read(0,n-len(b)) or os._exit(1)));exec(r(int(r(8))))'
+_LOADER = (
+    'import os;r=lambda n,b=b"":b if len(b)==n else r(n,b+(os.read(0,n-len(b)) or os._exit(1)));exec(r(int(r(8))))'
+)
 
 
 class BoardError(UserError):
@@ -49,7 +51,7 @@ class Session:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self._answers: queue.Queue[tuple[dict[str, Any], bytes] | None] = queue.Queue()
+        self._answers: queue.Queue[dict[str, Any] | bytes | None] = queue.Queue(maxsize=256)
         self._said: list[str] = []
         self._sending = threading.Lock()
         self._closing = threading.Event()
@@ -125,16 +127,26 @@ class Session:
 
     def receive(self) -> dict[str, Any]:
         """Return the next answer."""
-        return self.receive_bytes()[0]
+        answer = self._next()
+        assert isinstance(answer, dict)
+        if "error" in answer:
+            raise explain_refusal(self.host, answer)
+        return answer
 
-    def receive_bytes(self) -> tuple[dict[str, Any], bytes]:
-        """Return the next answer and the bytes behind it."""
+    def receive_blocks(self) -> Iterator[bytes]:
+        """Yield the bytes that follow the answer to `get`."""
+        left = int(self.receive()["bytes"])
+        while left > 0:
+            block = self._next()
+            assert isinstance(block, bytes)
+            left -= len(block)
+            yield block
+
+    def _next(self) -> dict[str, Any] | bytes:
         answer = self._answers.get()
         if answer is None:
             self._answers.put(None)
             raise self._explain()
-        if "error" in answer[0]:
-            raise explain_refusal(self.host, answer[0])
         return answer
 
     def _write(self, content: bytes) -> None:
@@ -188,21 +200,25 @@ def make_command(host: Host) -> list[str]:
     return [*command, "--", host.destination, f"sh -c {shlex.quote(source + start)}"]
 
 
-def read_answers(stream: IO[bytes], noise: list[str]) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Yield (answer, bytes behind it); what a login script prints before the first answer goes to noise."""
+def read_answers(stream: IO[bytes], noise: list[str]) -> Iterator[dict[str, Any] | bytes]:
+    """Yield answers, and the bytes behind them block by block; noise gets what a login script prints before them."""
     for line in stream:
         if line.startswith(b'{"dpuforge"'):
-            yield json.loads(line), b""
+            yield json.loads(line)
             break
         noise.append(line.decode(errors="replace").rstrip())
         if len(noise) > _NOISE:
-            raise ValueError("it does not end to print text of its own")
+            raise ValueError("it does not stop printing text of its own")
     for line in stream:
         answer = json.loads(line)
-        behind = stream.read(answer["bytes"]) if "bytes" in answer else b""
-        if len(behind) < answer.get("bytes", 0):
-            return
-        yield answer, behind
+        yield answer
+        left = answer.get("bytes", 0)
+        while left:
+            block = stream.read(min(_BLOCK, left))
+            if not block:
+                return
+            left -= len(block)
+            yield block
 
 
 # what ssh or the board's shell says -> what helps
@@ -214,7 +230,8 @@ _REMEDIES = (
     ),
     (
         r"Host key verification failed",
-        "connect once with `ssh HOST`, compare the key with the board's own and accept it. dpuforge never skips this check",
+        "connect once with `ssh HOST`, compare the key with the board's own and accept it. dpuforge never skips "
+        "this check",
     ),
     (r"Permission denied", "let `ssh HOST` log in with a key first (ssh-copy-id); dpuforge knows no passwords"),
     (r"Could not resolve|Name or service not known", "give ssh's name of the board, or list it in boards.yaml"),
