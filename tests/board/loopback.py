@@ -135,8 +135,8 @@ Host loop
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
         command = [SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")]
-        log = (self.folder / "sshd.log").open("ab")
-        self.server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        with (self.folder / "sshd.log").open("ab") as log:
+            self.server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         for _ in range(200):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
