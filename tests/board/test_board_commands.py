@@ -48,7 +48,7 @@ def test_check_says_what_the_board_is(loopback: Loopback, project: Path) -> None
 
 
 def test_another_dpu_is_refused_with_what_fits(loopback: Loopback, project: Path) -> None:
-    """The image of 2.5 on a board that the spec builds 3.0 for: check says which fits, test refuses and copies nothing."""
+    """The image of 2.5 on a board that the spec builds 3.0 for: check says which fits, test copies nothing."""
     loopback.write_query("0x101000016010407", "2.5.0")
     done = loopback.dpuforge("board", "check", *SPEC, cwd=project)
     assert done.returncode == 1, done.stderr
@@ -64,7 +64,7 @@ def test_another_dpu_is_refused_with_what_fits(loopback: Loopback, project: Path
 
 @pytest.mark.slow
 def test_outputs_equal_the_integer_run_and_a_second_call_copies_nothing(loopback: Loopback, project: Path) -> None:
-    """board test ends with 0: all outputs equal, percentiles and threads in result.json and report, marked as emulated."""
+    """board test ends with 0: all outputs equal, percentiles and threads in result and report, marked as emulated."""
     done = loopback.dpuforge("board", "test", *SPEC, "--seconds", "0.2", "--threads", "1,2", cwd=project)
     assert done.returncode == 0, done.stderr
     result = read_result(project)
@@ -96,7 +96,7 @@ def test_outputs_equal_the_integer_run_and_a_second_call_copies_nothing(loopback
 
 
 def test_one_changed_weight_is_caught(loopback: Loopback, project: Path) -> None:
-    """A board that runs an xmodel with one other weight: exit code 3 and the first image that differs, in the result too."""
+    """A board that runs an xmodel with one other weight: exit code 3, the first image that differs named."""
     changed = loopback.folder / "changed.xmodel"
     change_one_weight(project / "build/small/deploy/small_net_int.xmodel", changed)
     use_network(loopback, changed)
@@ -118,7 +118,7 @@ def test_a_picture_that_is_prepared_otherwise_is_told_from_a_dpu_that_computes_o
     """A board whose Pillow decodes to other pixels: the result counts the inputs that differ."""
     site = loopback.folder / "site"
     site.mkdir()
-    text = "import PIL.Image as I\nold = I.open\ndef open(p, *a):\n    return old(p, *a).point(lambda v: 255 - v)\nI.open = open\n"
+    text = "import PIL.Image as I; old = I.open; I.open = lambda *a: old(*a).point(lambda value: 255 - value)\n"
     (site / "sitecustomize.py").write_text(text, encoding="utf-8")
     loopback.write_environment(f"export PYTHONPATH={site}:$PYTHONPATH")
     done = loopback.dpuforge("board", "test", *SPEC, "--no-bench", cwd=project)

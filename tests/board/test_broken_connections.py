@@ -1,4 +1,4 @@
-"""dpuforge board where things go wrong: connections that break, disks that fill, keys that do not match, other people."""
+"""dpuforge board where things go wrong: connections that break, full disks, wrong keys, other people."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_lock_whose_holder_is_gone_is_seen_through(loopback: Loopback, project
 
 
 def test_a_wrong_host_key_stops_everything(loopback: Loopback, project: Path) -> None:
-    """Another key than the known one, and a board that is not known yet: exit code 4, what to do, and nothing is sent."""
+    """Another key than the known one, and a board that is not known yet: exit code 4, and nothing is sent."""
     make_key(loopback.folder / "other")
     loopback.write_known_host(loopback.folder / "other.pub")
     done = loopback.dpuforge("board", "check", *SPEC, cwd=project)
@@ -196,7 +196,7 @@ def test_a_board_whose_disk_has_no_room_is_told_before_copying(loopback: Loopbac
 
 
 def test_a_disk_that_fills_while_copying_keeps_no_half_file(loopback: Loopback, large_project: Path) -> None:
-    """Where writing fails in the middle: exit code 3, the reason, no half copy that fills the disk, and the next call works."""
+    """Where writing fails in the middle: exit code 3, the reason, no half copy, and the next call works."""
     loopback.write_environment("ulimit -f 8192")
     done = loopback.dpuforge("board", "push", *SPEC, cwd=large_project)
     assert done.returncode == 3, done.stderr

@@ -238,7 +238,7 @@ _REMEDIES = (
     (r"Connection refused|No route to host|timed out", "is the board switched on, and does `ssh HOST` reach it?"),
     (r"Broken pipe|closed by remote|reset by peer|not responding|Connection to .* closed",
      "the connection broke: run the same command again, it goes on where it was"),
-    (r"python\S*: (?:command )?not found|No such file or directory",
+    (r"python\S*: (?:command )?not found|No such file",
      "boards.yaml says which Python (`python`) and which file to source first (`environment`) on the board"),
     (r"SyntaxError|ModuleNotFoundError", "the board's Python must be 3.7 or newer: boards.yaml, `python`"),
 )  # fmt: skip
