@@ -1,4 +1,4 @@
-"""app.cpp, built with its CMakeLists against stand-ins of VART's headers: the integers of the xmodel, and app.py's words."""
+"""app.cpp, built with its CMakeLists against stand-ins of VART's headers: the xmodel's integers, app.py's words."""
 
 from __future__ import annotations
 
