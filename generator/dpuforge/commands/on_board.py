@@ -43,7 +43,7 @@ def visit_all(
 ) -> list[Any]:
     """Visit every host, several at a time, and return what the work gives for each.
 
-    The first error is raised when all have ended; Ctrl-C ends what runs on the boards.
+    What copies writes generated/ first, as `generate` does. The first error is raised when all have ended; Ctrl-C ends what runs on the boards.
     """
     from dpuforge import pipeline
     from dpuforge.board.hosts import find_host
@@ -51,7 +51,8 @@ def visit_all(
 
     found = [find_host(name) for name in dict.fromkeys(hosts)]
     job = pipeline.load(spec)
-    pipeline.write(job, pipeline.render(pipeline.plan(job)))
+    if doing in ("push", "test", "bench"):
+        pipeline.write(job, pipeline.render(pipeline.plan(job)))
     opened: list[Any] = []
 
     def go(place: int) -> Any:
