@@ -43,7 +43,8 @@ def visit_all(
 ) -> list[Any]:
     """Visit every host, several at a time, and return what the work gives for each.
 
-    What copies writes generated/ first, as `generate` does. The first error is raised when all have ended; Ctrl-C ends what runs on the boards.
+    What copies writes generated/ first, as `generate` does. The first error is raised when all have ended; Ctrl-C ends
+    what runs on the boards.
     """
     from dpuforge import pipeline
     from dpuforge.board.hosts import find_host
