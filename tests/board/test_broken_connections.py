@@ -171,6 +171,18 @@ def test_what_cannot_be_reached_says_what_to_do(loopback: Loopback, project: Pat
         loopback.write_hosts()
 
 
+def test_what_the_board_does_not_allow_says_which_setting_helps(loopback: Loopback, project: Path) -> None:
+    """A lock that cannot be made, a folder that is a file, a run before anything was pushed: one line, exit code 3."""
+    done = loopback.dpuforge("board", "run", *SPEC, cwd=project)
+    assert (done.returncode, "`board push` comes before `run`" in done.stderr) == (3, True), done.stderr
+    loopback.write_hosts(lock="/proc/version")
+    done = loopback.dpuforge("board", "check", *SPEC, cwd=project)
+    assert (done.returncode, "`folder` and `lock`" in done.stderr) == (3, True), done.stderr
+    loopback.write_hosts(folder="/dev/null/x")
+    done = loopback.dpuforge("board", "push", *SPEC, cwd=project)
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
+
+
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[None]:
     """Mount a tmpfs of 8 MB; skip where that is not allowed."""

@@ -32,7 +32,8 @@ def record_visit(visit: Visit, status: Status, reason: str = "") -> StageResult:
     before = read_result(visit.here)
     host, emulated = visit.session.host.name, visit.checked.emulated
     kept: Mapping[str, Any] = {}
-    if before is not None and before.inputs == inputs and before.metrics.get("host") == host:
+    own = {"host": host, "network": visit.found["network"]}
+    if before is not None and before.inputs == inputs and own.items() <= before.metrics.items():
         kept = before.metrics
     facts = {"host": host, "emulated": emulated, "note": NOTE if emulated else "", "check": visit.checked.describe()}
     metrics = {**kept, **facts, **visit.found, "estimate": _estimate(visit)}

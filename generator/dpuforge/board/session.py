@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import queue
 import re
@@ -254,10 +255,18 @@ def explain_end(host: Host, status: int | None, said: list[str]) -> BoardError:
     return BoardError(message, (remedy or default).replace("HOST", host.destination))
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
 def explain_refusal(host: Host, answer: dict[str, Any]) -> StageError:
     """Return the error for something that the board could not do."""
-    free = f", {answer['free'] / 1e6:.1f} MB are free there" if "free" in answer else ""
-    return StageError(
-        f"{host.name}: {answer['error']}{free}",
-        "make room on the board, or let boards.yaml name another folder; then run the same command again",
-    )
+    number = answer.get("errno", 0)
+    if number in _FULL:
+        free = f", {answer['free'] / 1e6:.1f} MB are free there"
+        remedy = "make room on the board, or let boards.yaml name another `folder`; then run the same command again"
+        return StageError(f"{host.name}: {answer['error']}{free}", remedy)
+    if number in _NOT_ALLOWED:
+        remedy = "boards.yaml: `folder` and `lock` must lie where the user may write, on a file system with links"
+        return StageError(f"{host.name}: {answer['error']}", remedy)
+    return StageError(f"{host.name}: {answer['error']}", "run the same command again; `board push` comes before `run`")

@@ -20,6 +20,7 @@ from dpuforge.board.judge_board import Checked, check_board_over, refuse_misfit
 from dpuforge.board.session import BusyError, Session
 from dpuforge.board.transfer import Pushed, pull_files, push_files
 from dpuforge.errors import FormatError, StageError
+from dpuforge.execute.results import hash_file
 from dpuforge.records.job import Job
 
 Say = Callable[[str], None]
@@ -62,6 +63,7 @@ class Visit:
         """Bring the network, the application and the images there; raise StageError where the board does not fit."""
         refuse_misfit(self.checked, self.session.host.name)
         contents = gather_contents(self.job, self.checked.target.board, self.checked.emulated)
+        self.found["network"] = {"name": contents.network.name, "sha256": hash_file(contents.network)}
         images = choose_images(self.job, self.wish.images)
         parts = {"app": contents.files, "images": name_images(self.job, images)}
         for name, files in parts.items():
