@@ -175,7 +175,7 @@ def test_what_the_board_does_not_allow_says_which_setting_helps(loopback: Loopba
     """A lock that cannot be made, a folder that is a file, a run before anything was pushed: one line, exit code 3."""
     done = loopback.dpuforge("board", "run", *SPEC, cwd=project)
     assert (done.returncode, "`board push` comes before `run`" in done.stderr) == (3, True), done.stderr
-    loopback.write_hosts(lock="/proc/version")
+    loopback.write_hosts(lock="/sys/dpuforge.lock")
     done = loopback.dpuforge("board", "check", *SPEC, cwd=project)
     assert (done.returncode, "`folder` and `lock`" in done.stderr) == (3, True), done.stderr
     loopback.write_hosts(folder="/dev/null/x")
