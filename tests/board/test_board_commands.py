@@ -87,6 +87,8 @@ def test_outputs_equal_the_integer_run_and_a_second_call_copies_nothing(loopback
     assert "## Measured on KV260 (bench)" in report
     assert "**Emulated:**" in report
     assert f"{IMAGES} of {IMAGES} images equal to the integer run, bit for bit" in report
+    planned = json.loads(loopback.dpuforge("plan", "spec/small.yaml", "--json", cwd=project).stdout)
+    assert planned["boards"]["KV260"] == "measured on bench, emulated: done"
     done = loopback.dpuforge("board", "test", *SPEC, "--no-bench", cwd=project)
     assert done.returncode == 0, done.stderr
     pushed = read_result(project)["metrics"]["push"]

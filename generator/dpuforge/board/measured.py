@@ -65,6 +65,16 @@ def read_measured(job: Job) -> dict[str, dict[str, Any]]:
     return found
 
 
+def describe_boards(job: Job) -> dict[str, str]:
+    """Return in words what was measured on each of a project's boards with the present network."""
+    found = read_measured(job)
+    words = {target.board: "nothing was measured with the present network" for target in job.targets}
+    for board, metrics in found.items():
+        emulated = ", emulated" if metrics["emulated"] else ""
+        words[board] = f"measured on {metrics['host']}{emulated}: {metrics['reason'] or metrics['status']}"
+    return words
+
+
 def find_result_files(folder: Path) -> tuple[Path, ...]:
     """Return the result files of boards below a folder, one a board and host."""
     return tuple(sorted(path for path in folder.rglob("result.json") if path.parent.parent.name == "hosts"))
