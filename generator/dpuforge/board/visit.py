@@ -59,13 +59,16 @@ class Visit:
         """The folder of this board's results here."""
         return self.job.build / "board" / self.checked.target.board
 
-    def push(self) -> tuple[Contents, tuple[Image, ...]]:
-        """Bring the network, the application and the images there; raise StageError where the board does not fit."""
+    def push(self, pictures: str = "images") -> tuple[Contents, tuple[Image, ...]]:
+        """Bring the network, the application and the images there; raise StageError where the board does not fit.
+
+        pictures names the folder of the images: those of a benchmark do not replace those of a test.
+        """
         refuse_misfit(self.checked, self.session.host.name)
         contents = gather_contents(self.job, self.checked.target.board, self.checked.emulated)
         self.found["network"] = {"name": contents.network.name, "sha256": hash_file(contents.network)}
         images = choose_images(self.job, self.wish.images)
-        parts = {"app": contents.files, "images": name_images(self.job, images)}
+        parts = {"app": contents.files, pictures: name_images(self.job, images)}
         for name, files in parts.items():
             pushed = push_files(self.session, f"{self.place}/{name}", files)
             self._tell(name, pushed)
@@ -126,13 +129,13 @@ class Visit:
         self.say(describe_agreement(agreement, first))
         return agreement
 
-    def measure(self) -> dict[str, Any]:
+    def measure(self, pictures: str = "images") -> dict[str, Any]:
         """Measure latency, frame rate and sensors on the board; what is there must have been pushed."""
         threads = self.wish.threads or count_threads(self.checked)
         options = {"--threads": ",".join(map(str, threads)), "--seconds": str(self.wish.seconds)}
         options |= {"--sensors": self.session.host.sensors, "--output": "RESULTS/bench.json"}
         words = [word for pair in options.items() for word in pair]
-        self.run(["bench.py", *words, "../../images/current"], "bench", self._show_lines)
+        self.run(["bench.py", *words, f"../../{pictures}/current"], "bench", self._show_lines)
         path = self.pull("bench") / "bench.json"
         try:
             document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

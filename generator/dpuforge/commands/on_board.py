@@ -266,8 +266,8 @@ def bench(
     from dpuforge.records.result import Status
 
     def work(visit: Visit) -> Any:
-        visit.push()
-        visit.measure()
+        visit.push("sample")
+        visit.measure("sample")
         return record_visit(visit, Status.DONE)
 
     wish = Wish(board, images, _read_threads(threads), seconds, wait)
