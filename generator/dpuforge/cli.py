@@ -15,6 +15,7 @@ from dpuforge.commands import (
     import_files,
     lock_board,
     migrate_spec,
+    on_board,
     on_changes,
     on_hardware,
     on_machine,
@@ -63,6 +64,7 @@ for command in (
 ):
     app.command(cls=PlainCommand)(command)
 app.add_typer(on_xmodel.app, name="xmodel")
+app.add_typer(on_board.app, name="board")
 
 
 def _print_version(wanted: bool) -> None:

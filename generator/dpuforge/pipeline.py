@@ -127,6 +127,7 @@ def report(job: Job, planned: Plan, toolchain: str = "") -> dict[str, Any]:
 
     toolchain names who ran the stages last, "" where that shows in the results alone.
     """
+    from dpuforge.board.measured import read_measured
     from dpuforge.execute.results import write_json
     from dpuforge.report.document import build_report
     from dpuforge.report.pages import render_pages, write_pages
@@ -135,7 +136,8 @@ def report(job: Job, planned: Plan, toolchain: str = "") -> dict[str, Any]:
     results = read_results(job, planned)
     name = name_toolchain(job, planned, results, toolchain)
     outdated = find_outdated(job, planned, results, {change.path for change in compare(job, render(planned))})
-    document = build_report(job.project.project, planned.spec_sha256, name, job.targets, results, outdated)
+    measured = read_measured(job)
+    document = build_report(job.project.project, planned.spec_sha256, name, job.targets, results, outdated, measured)
     write_pages(job.build, render_pages(document))
     write_json(job.build / "report.json", document)
     return document

@@ -63,8 +63,12 @@ ARTIFACTS = (
     Artifact("compile.sh",            _of_project(flow_contexts.make_compile_context), executable=True),
     Artifact("bundle.py",             _of_project(deploy_contexts.make_bundle_context)),
     Artifact("deploy/app.py"),
+    Artifact("deploy/bench.py"),
     Artifact("deploy/preprocess.py",  _of_project(contexts.make_preprocess_context), "preprocess.py.j2"),
     Artifact("deploy/preprocess.hpp", _of_project(deploy_contexts.make_header_file_context)),
+    Artifact("deploy/app.cpp"),
+    Artifact("deploy/CMakeLists.txt"),
+    Artifact("deploy/{net}.service", None, "deploy/network.service.j2"),
     Artifact("deploy/{net}.prototxt", _of_project(deploy_contexts.make_prototxt_context), "deploy/network.prototxt.j2"),
     Artifact("deploy/README.md",      deploy_contexts.make_readme_context),
 )

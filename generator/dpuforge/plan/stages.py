@@ -21,9 +21,13 @@ BUNDLE_PARTS = (
     "bundle.py",
     "results.py",
     "deploy/app.py",
+    "deploy/app.cpp",
+    "deploy/bench.py",
+    "deploy/CMakeLists.txt",
     "deploy/preprocess.py",
     "deploy/preprocess.hpp",
     "deploy/{net}.prototxt",
+    "deploy/{net}.service",
 )
 
 

@@ -29,12 +29,14 @@ def build_report(
     targets: Sequence[BoardTarget],
     results: Mapping[str, StageResult],
     outdated: Mapping[str, str] | None = None,
+    measured: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return the document of report.json.
 
     results maps stage keys ("evaluate", "compile/KV260") to what the stages left; a stage that has not run is
     absent and its figures are null. outdated says of which of them the figures are of an earlier configuration, and
-    why: they are left out. Accuracies are percentages of top-1 on the test split.
+    why: they are left out. measured says what
+    `dpuforge board` found on each board. Accuracies are percentages of top-1 on the test split.
     """
     stale = dict(outdated or {})
     current = {key: result for key, result in results.items() if key not in stale}
@@ -50,7 +52,7 @@ def build_report(
         "calibration": _describe_calibration(current),
         "warnings": [*_warn_of_age(stale), *_gather_warnings(current)],
         "metrics": {**metrics, **evaluated},
-        "boards": {target.board: _describe_board(target, current, stale) for target in targets},
+        "boards": {target.board: _describe_board(target, current, stale, measured or {}) for target in targets},
         "stages": [_describe_stage(result, stale.get(key, "")) for key, result in results.items()],
     }
 
@@ -101,7 +103,10 @@ def _describe_stage(result: StageResult, why_stale: str) -> dict[str, Any]:
 
 
 def _describe_board(
-    target: BoardTarget, results: Mapping[str, StageResult], stale: Mapping[str, str]
+    target: BoardTarget,
+    results: Mapping[str, StageResult],
+    stale: Mapping[str, str],
+    measured: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     compiled = results.get(f"compile/{target.board}")
     checked = results["preflight"].metrics if "preflight" in results else {}
@@ -118,4 +123,15 @@ def _describe_board(
         "cpu_ops": predicted.get("cpu_ops", []),
         "compiled": done,
         "reason": "" if done else (compiled.reason if compiled is not None else absent),
+        "measured": _describe_measured(measured.get(target.board)),
     }
+
+
+def _describe_measured(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what was measured on a board, with its best frame rate from end to end; None where nothing was."""
+    if found is None:
+        return None
+    rows = found.get("bench", {}).get("rows", ())
+    best = max((row["end_to_end"]["fps"] for row in rows), default=None)
+    shown = ("host", "emulated", "note", "status", "reason", "run", "outputs", "answers", "bench")
+    return {"fps": best, **{name: found.get(name) for name in shown}}
