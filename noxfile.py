@@ -54,6 +54,14 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def board(session: nox.Session) -> None:
+    """Run all tests of the board commands against a real sshd; install it (Debian, as root) where it is missing."""
+    if shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
+        session.run("apt-get", "install", "-y", "openssh-server", "openssh-client", external=True)
+    run_module(session, "pytest", "-q", "-m", "not fuzz", "tests/board", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Try inputs at random for a fixed time (DPUFORGE_FUZZ_SECONDS for each test, from DPUFORGE_FUZZ_SEED on)."""
     run_module(session, "pytest", "-q", "-m", "fuzz", *session.posargs)
@@ -108,5 +116,5 @@ def find_old_python() -> str:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed side by side; figures go to docs/ by hand, with machine and date."""
-    for script in ("generate", "prepare", "emulator", "sensitivity"):
+    for script in ("generate", "prepare", "training", "emulator", "sensitivity"):
         session.run(sys.executable, f"benchmarks/{script}.py", *session.posargs)

@@ -74,7 +74,8 @@ def test_a_good_compile_ends_with_the_folder_to_copy(root: Path) -> None:
     assert compile_board(root).returncode == 0
     folder = root / "build/quickstart/bundle/KV260"
     assert {path.name for path in folder.iterdir()} == {
-        *("README.md", "app.py", "preprocess.py", "preprocess.hpp", "resnet18_digits.prototxt"),
+        *("README.md", "app.py", "bench.py", "preprocess.py", "preprocess.hpp", "resnet18_digits.prototxt"),
+        *("app.cpp", "CMakeLists.txt", "resnet18_digits.service"),
         *("arch.json", "board.env", "resnet18_digits.xmodel", "model.json", "meta.json"),
     }
     assert (folder / "resnet18_digits.xmodel").read_bytes() == b"compiled"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dpuforge import pipeline
+from dpuforge.records.project import Adjust
 from tests.conftest import REPO
 
-PLANNED = pipeline.plan(pipeline.load(REPO / "spec/quickstart.yaml"))
+LOADED = pipeline.load(REPO / "spec/quickstart.yaml")
+_QUANTIZATION = replace(LOADED.project.quantization, adjust=Adjust(enabled=True))  # with every optional stage
+PLANNED = pipeline.plan(replace(LOADED, project=replace(LOADED.project, quantization=_QUANTIZATION)))
 SCRIPTS = {
     file.path: file.text for file in pipeline.render(PLANNED) if file.path.endswith(".py") and "/" not in file.path
 }

@@ -358,8 +358,8 @@ def find_broken(tensors):
     return ", ".join(broken[:3]) + more
 
 
-def load_trained(arguments):
-    """Return the trained network in evaluation mode."""
+def load_trained(arguments, weights="train/model.pth"):
+    """Return the network in evaluation mode, with weights that a stage left below <build>."""
     model = build_model(arguments.root, weights=None, kind="none")
-    load_weights(model, arguments.build / "train" / "model.pth")
+    load_weights(model, arguments.build / weights)
     return model.eval()

@@ -44,18 +44,22 @@ SEED = 0  # chooses the calibration images
 DEVICE = "auto"  # auto, cpu or cuda
 CALIBRATION_THREADS = 1  # several threads add in another order and flip near-ties: see SEED
 CONFIG = Path(__file__).resolve().with_name("int8_config.json")
+WEIGHTS_FILE = "train/model.pth"  # what is quantised, below <build>
 # Steps that dpuforge's emulator takes in its own way, and what follows.
 NOT_AMD = {
     "fast_finetune": "fast_finetune was dpuforge's own algorithm, not AMD's, and AMD's tool will not give"
     " this result: MobileNetV2 with 30 classes and 64 images came to 82.33 % here and 33.67 % there"
 }
+RECALIBRATE = "run quantize.py --mode calib again"
+REIMPORT = "import one that fits (import_calibration.py FOLDER), or " + RECALIBRATE
 STAGES = {"calib": "calibrate", "test": "test", "deploy": "deploy"}
 ERROR_LINE = re.compile(r"\[VAIQ_ERROR\](?:\[(\w+)\])?:\s*([^\x1b\r\n]*)")
 WARNING_LINE = re.compile(r"\[VAIQ_WARN\](?:\[(\w+)\])?:\s*([^\x1b\r\n]*)")
+# The xmodel comes last: making it can end the process, and the other files are there then.
 EXPORTS = {
-    ".xmodel": "export_xmodel",
     ".onnx": "export_onnx_model",
     ".pt": "export_torch_script",
+    ".xmodel": "export_xmodel",
 }
 
 
@@ -140,9 +144,9 @@ def choose_device(name):
 
 def describe_context(arguments):
     """Return what calibration, test and deploy must agree on."""
-    weights = arguments.build / "train" / "model.pth"
+    weights = arguments.build / WEIGHTS_FILE
     if not weights.is_file():
-        raise Failure("train/model.pth is missing: run train.py first")
+        raise Failure(f"{WEIGHTS_FILE} is missing: run the {weights.parent.name} stage first")
     return {
         "int8_config": results.hash_file(CONFIG),
         "weights": results.hash_file(weights),
@@ -164,9 +168,11 @@ def take_calibration(stage, arguments):
     source = arguments.build / "calibrate"
     calibrated = results.read_json(source / "context.json")
     now = describe_context(arguments)
-    changed = sorted(key for key in now if calibrated.get(key) != now[key])
+    imported = "imported" in calibrated  # made elsewhere, whatever the quantizer was
+    compared = [key for key in now if not (imported and key == "quantizer")]
+    changed = sorted(key for key in compared if calibrated.get(key) != now[key])
     if changed:
-        text = "calibrated with another {}: run quantize.py --mode calib again"
+        text = "calibrated with another {}: " + (REIMPORT if imported else RECALIBRATE)
         raise Failure(text.format(" and ".join(changed)))
     stage.read(*sorted((source / "quantize_result").glob("*.*")))
     stage.metrics["quantisation_context"] = hash_context(calibrated)
@@ -223,6 +229,26 @@ def predict(model, images, device, name):
     return labels, predictions, hits, confidence
 
 
+def note_unsure_biases(stage, quantizer):
+    """Count the biases that another torch or processor could move by one, where the quantizer can tell."""
+    count = getattr(quantizer, "count_unsure_biases", None)
+    if count is None:
+        return
+    unsure, total = count()
+    stage.metrics["biases_unsure"], stage.metrics["biases"] = unsure, total
+    text = "{} of {} biases lie so near a rounding border that another version of torch, whose sums"
+    text += " in bias correction differ in their last bits, could move them by one"
+    print(text.format(unsure, total))
+
+
+def note_import(stage, arguments):
+    """Say where a calibration that was not made here came from."""
+    imported = results.read_json(arguments.build / "calibrate" / "context.json").get("imported")
+    if imported:
+        stage.metrics["imported_calibration"] = imported
+        print("the calibration was imported: {}".format(", ".join(sorted(imported))), flush=True)
+
+
 def note_finetuning(stage):
     """Say that the emulator's fast fine-tuning is not what AMD's tool will give."""
     if results.describe_toolchain()["name"] == "emulator":
@@ -241,9 +267,10 @@ def calibrate(stage, arguments):
     """Find the fix positions on the calibration images and export them."""
     torch.set_num_threads(CALIBRATION_THREADS)
     device, folder = choose_device(arguments.device), stage.folder / "quantize_result"
-    shutil.rmtree(str(folder), ignore_errors=True)
+    for name in ("quantize_result", "made_here"):  # the latter was kept beside an imported one
+        shutil.rmtree(str(stage.folder / name), ignore_errors=True)
     images = choose_images(arguments, CALIBRATION_IMAGES)
-    model = load_trained(arguments).to(device)
+    model = load_trained(arguments, WEIGHTS_FILE).to(device)
     sample = next(load_batches(images, BATCH_SIZE))[0].to(device)
     refuse_nan(model, sample)
     with watching_quantizer(stage):
@@ -254,6 +281,7 @@ def calibrate(stage, arguments):
                 quantizer.quant_model(batch.to(device))
                 print(f"calibration batch {number}/{total}", flush=True)
         quantizer.export_quant_config()
+    note_unsure_biases(stage, quantizer)
     info = folder / "quant_info.json"
     if not info.is_file():
         raise Failure("the quantizer wrote no quant_info.json")
@@ -267,7 +295,9 @@ def calibrate(stage, arguments):
 def load_quantized(stage, arguments, sample, device):
     """Return the quantizer in test mode, with the calibration's results loaded."""
     folder = take_calibration(stage, arguments)
-    quantizer = make_quantizer("test", load_trained(arguments).to(device), sample, folder, device)
+    note_import(stage, arguments)
+    model = load_trained(arguments, WEIGHTS_FILE).to(device)
+    quantizer = make_quantizer("test", model, sample, folder, device)
     return quantizer
 
 
@@ -361,10 +391,10 @@ def main():
     parser.add_argument("--mode", choices=sorted(STAGES), required=True, help="what to do")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=DEVICE, help="where")
     arguments = results.parse(parser)
-    names = ["prepare/data.json", "train/model.pth"]
+    names = ["prepare/data.json", WEIGHTS_FILE]
     names += [] if arguments.mode == "calib" else ["calibrate/context.json"]
     inputs = [CONFIG, *(arguments.build / name for name in names)]
-    with Stage(STAGES[arguments.mode], arguments, inputs) as stage:
+    with Stage(STAGES[arguments.mode], arguments, inputs, watched=True) as stage:
         import_quantizer()
         {"calib": calibrate, "test": test, "deploy": deploy}[arguments.mode](stage, arguments)
 

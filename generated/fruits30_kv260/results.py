@@ -19,6 +19,8 @@ import hashlib
 import json
 import os
 import platform
+import re
+import select
 import signal
 import sys
 import time
@@ -152,6 +154,16 @@ DISK_ERRORS = {
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
 }
+
+# signal -> what it means where C++ code ended the process.
+SIGNALS = {
+    "SIGABRT": "the tool's C++ part gave up on this network, and says why above",
+    "SIGSEGV": "a crash in the tool's C++ part: run it again, and report its log if it repeats",
+    "SIGKILL": "most often memory ran out: lower batch_size",
+    "SIGILL": "a library was built for another processor",
+    "SIGFPE": "the tool's C++ part divided by zero: look for an empty or zero-sized input",
+}
+LAST_LINES, KEPT_BYTES = 3, 8192  # of what a process printed that was ended by a signal
 
 
 class Failure(Exception):
@@ -303,20 +315,80 @@ def advise(error):
     return f": {sys.executable} -m pip install {INSTALL.get(name, name)}" if known else ""
 
 
+def end_with_parent():
+    """Let the kernel end this process with the one that watches it, where it is Linux's."""
+    with contextlib.suppress(Exception):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def start_watched():
+    """Fork; return {} in the child, in the parent its number and the streams to copy, by where they go."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pipes = {number: os.pipe() for number in (1, 2)}
+    child = os.fork()
+    if child == 0:
+        end_with_parent()
+        for number, (reading, writing) in pipes.items():
+            os.dup2(writing, number)
+            os.close(reading)
+            os.close(writing)
+        return {}
+    for _, writing in pipes.values():
+        os.close(writing)
+    return {"child": child, "streams": {reading: number for number, (reading, _) in pipes.items()}}
+
+
+def copy_streams(child, streams):
+    """Copy what the child prints until it has ended; return how, and the end of what it printed."""
+    kept, status, open_ends = b"", None, set(streams)
+    while status is None or open_ends:
+        ready = select.select(list(open_ends), [], [], 0.0 if status is not None else 0.2)[0]
+        for reading in ready:
+            block = os.read(reading, 65536)
+            if not block:
+                open_ends.discard(reading)
+            os.write(streams[reading], block)
+            kept = (kept + block)[-KEPT_BYTES:]
+        if status is not None and not ready:
+            break  # workers of the child may hold its streams
+        if status is None:
+            ended, found = os.waitpid(child, os.WNOHANG)
+            status = found if ended else None
+    return status, kept.decode("utf-8", "replace")
+
+
+def explain_signal(number, printed):
+    """Return why a script ended by a signal, with what helps and the last lines it printed."""
+    name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
+    lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line).strip() for line in printed.splitlines()]
+    last = " | ".join([line for line in lines if line][-LAST_LINES:])
+    return f"ended by {name}: {SIGNALS.get(name, 'see its log')}; its last lines: {last or 'none'}"
+
+
 class Stage:
     """One stage: `with Stage("train", arguments) as stage:` leaves <build>/train/result.json.
 
-    The file says done, or failed with the reason; a failure ends the script with its exit status.
+    The file says done, or failed with the reason; a failure ends the script with its exit status. A
+    watched stage runs in a child process, so that the file is there even where C++ code ends the process.
     """
 
-    def __init__(self, name, arguments, inputs=()):
+    def __init__(self, name, arguments, inputs=(), watched=False):
+        self.watched = watched and hasattr(os, "fork")
         self.name, self.root = name, arguments.root
         self.folder = arguments.build / name
         self.inputs, self.outputs, self.metrics = list(inputs), [], {}
         self.scripts = {}
+        self.toolchain = {}  # who made the result, where that was not this process
         self.started = time.time()
 
     def __enter__(self):
+        if self.watched:
+            watched = start_watched()
+            if watched:
+                self._watch(**watched)
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             self._clear()
@@ -336,6 +408,25 @@ class Stage:
     def read(self, *paths):
         """Enter files that were read among what decided the result."""
         self.inputs.update({self.name_path(path): hash_file(path) for path in paths})
+
+    def _watch(self, child, streams):
+        """Wait for the child that does the stage's work and end as it does; write the result it could not."""
+        faulthandler.disable()  # the child shows its stack where a time limit aborts it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child too
+        for number in (signal.SIGTERM, signal.SIGABRT):
+            signal.signal(number, lambda number, frame: os.kill(child, number))
+        status, printed = copy_streams(child, streams)
+        number, code = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, os.WEXITSTATUS(status)
+        silent = not (self.folder / "result.json").is_file()
+        if number or (code == 0 and silent):
+            reason = "the quantizer ended the script with exit status 0 and without a result"
+            reason = explain_signal(number, printed) if number else reason
+            self.inputs, self.outputs, code = {}, [], FAILED
+            named = os.environ.get("DPUFORGE_TOOLCHAIN", "unknown")
+            self.toolchain = {"name": named, "versions": {}}
+            self._write("failed", reason)
+            print("error: " + reason, file=sys.stderr, flush=True)
+        os._exit(code)
 
     def _existing(self):
         missing = [Path(path) for path in self.inputs if not Path(path).is_file()]
@@ -396,7 +487,7 @@ class Stage:
             "status": status,
             "reason": reason,
             "seconds": round(time.time() - self.started, 3),
-            "toolchain": describe_toolchain(),
+            "toolchain": self.toolchain or describe_toolchain(),
             "scripts": self.scripts,
             "inputs": self.inputs,
             "outputs": {self.name_path(p): hash_file(p) for p in self.outputs if Path(p).is_file()},

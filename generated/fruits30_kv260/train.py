@@ -3,13 +3,18 @@
 """Feature extraction: the network learns the new classes on top of pretrained features.
 
 A killed run leaves no half checkpoint; started again it goes on after its last whole epoch and
-ends with the same weights as a run that was not interrupted.
+ends with the same weights as a run that was not interrupted. So does a finished run that is given
+more epochs. `torchrun --nproc_per_node N train.py` shares the work among N processes.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import ast
+import contextlib
+import csv
+import io
+import os
 import random
 import sys
 import time
@@ -20,16 +25,30 @@ import results  # before torch
 
 # isort: split
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
+
+try:
+    from torchvision.transforms import v2 as transforms
+except ImportError:  # before torchvision 0.15: the same names, mixup and cutmix excepted
+    from torchvision import transforms
 
 # isort: split
 import figures
 import preprocess
 from checkpoint import read_own
-from model import BACKBONE, WEIGHTS, build_model, find_broken, find_head, list_learned, list_sources
+from model import (
+    BACKBONE,
+    WEIGHTS,
+    build_model,
+    find_broken,
+    find_head,
+    list_learned,
+    list_sources,
+)
 from results import Failure, Stage
 from splits import Images, Split
 
@@ -37,20 +56,25 @@ EPOCHS = 20
 BATCH_SIZE = 32  # images
 LEARNING_RATE = 0.001
 WEIGHT_DECAY = 0.0
+BETAS = (0.9, 0.999)
 STOP_METRIC, PATIENCE = "val_accuracy", 5  # epochs without a better one
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-# Of each epoch.
-CURVE = ("train_accuracy", "train_loss", "val_accuracy", "val_loss", "val_balanced_accuracy")
 SEED = 0
 WORKERS = 0  # data loader processes
 DEVICE = "auto"  # auto, cpu or cuda
-SCRIPTS = ("train.py", "model.py", "checkpoint.py", "splits.py", "find_images.py", "preprocess.py")
+SCRIPTS = ("model.py", "checkpoint.py", "splits.py", "find_images.py", "preprocess.py")
 # The user's own files that training starts from.
 STARTING_FILES = ()
+# What may change and still go on.
+FREE = ("EPOCHS", "STOP_METRIC", "PATIENCE", "WORKERS")
+# Of each epoch.
+CURVE = ("train_accuracy", "train_loss", "val_accuracy", "val_loss", "val_balanced_accuracy")
+RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))  # torchrun
+IS_LOG, LOG_SECONDS = not sys.stderr.isatty(), 30  # a log gets a line now and then, a screen a bar
 
 
 class TrainingImages(Dataset):
-    """Augmented images; ticket = epoch * images + index, so that the randomness is repeatable."""
+    """Network inputs of the training images; ticket = epoch * images + index decides all randomness."""
 
     def __init__(self, split):
         self.split = split
@@ -61,51 +85,69 @@ class TrainingImages(Dataset):
     def __getitem__(self, ticket):
         epoch, index = divmod(ticket, len(self.split))
         image, label = self.split[index]
-        rng = random.Random(f"{SEED} {epoch} {index}")
-        return torch.from_numpy(preprocess.to_input(augment(image, rng))), label
+        image = augment(image, epoch, index)
+        return image, label
 
 
-class EpochOrder(Sampler):
-    """The tickets of one epoch in an order that depends on the seed and the epoch alone."""
+class EpochBatches(Sampler):
+    """The tickets of one epoch in batches; the seed and the epoch alone decide.
+
+    Under torchrun each process takes its share of every batch. A last batch of one image is left
+    out: batch-norm cannot learn from it.
+    """
 
     def __init__(self, labels):
         self.images, self.epoch = len(labels), 0
+        self.whole = self.images % BATCH_SIZE == 1 and self.images > BATCH_SIZE > 1
 
     def __len__(self):
-        return self.images
+        return self.images // BATCH_SIZE + (self.images % BATCH_SIZE > 0 and not self.whole)
 
     def __iter__(self):
+        tickets = self.draw()
+        for start in range(0, len(self) * BATCH_SIZE, BATCH_SIZE):
+            batch = tickets[start : start + BATCH_SIZE]
+            yield batch[RANK::WORLD] or batch[:1]
+
+    def draw(self):
+        """Return the tickets: every image once."""
         order = list(range(self.images))
         random.Random(f"{SEED} {self.epoch}").shuffle(order)
-        return iter([self.epoch * self.images + index for index in order])
+        return [self.epoch * self.images + index for index in order]
+
+    def share(self, number):
+        """Return what this process's part of a batch counts, for the mean over all processes."""
+        images = min(BATCH_SIZE, self.images - (number - 1) * BATCH_SIZE)
+        return len(range(RANK, images, WORLD)) * WORLD / images
 
 
-def augment(image, rng):
-    """Vary one training image; the result has the size of the network's input."""
-    image = random_resized_crop(image, rng)
-    if rng.random() < 0.5:
-        image = image.transpose(preprocess.Image.FLIP_LEFT_RIGHT)
-    return image
+@contextlib.contextmanager
+def repeatable(*numbers):
+    """Let torch's random numbers depend on the seed and these numbers alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(results.hash_lines([f"{SEED} {numbers}"])[:15], 16))
+        yield
 
 
-def random_resized_crop(image, rng):
+def augment(image, epoch, index):
+    """Vary one training image with torchvision's transforms; return the network's input."""
+    with repeatable(epoch, index):
+        image = cut_out(image)
+        image = transforms.RandomHorizontalFlip()(image)
+        image = torch.from_numpy(preprocess.to_input(image))
+        return image
+
+
+def cut_out(image):
     """Cut out 8 to 100 % of the area at 3:4 to 4:3 and resize it to the input (Inception).
 
     The ratio is that of the shapes on the network's input: where evaluation stretches, so does this.
     """
     height, width = preprocess.INPUT_PX
-    box = (0, 0, image.size[0], image.size[1])
     stretches = isinstance(preprocess.RESIZE_PX, tuple)
     shape = image.size[0] / image.size[1] if stretches else width / height
-    for _ in range(10):
-        area = image.size[0] * image.size[1] * rng.uniform(0.08, 1.0)
-        ratio = shape * math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= image.size[0] and 0 < h <= image.size[1]:
-            left, top = rng.randint(0, image.size[0] - w), rng.randint(0, image.size[1] - h)
-            box = (left, top, left + w, top + h)
-            break
-    return image.resize((width, height), preprocess.Image.BILINEAR, box=box)
+    ratio = (shape * 3 / 4, shape * 4 / 3)
+    return transforms.RandomResizedCrop((height, width), ratio=ratio)(image)
 
 
 def freeze_all_but_head(model, head):
@@ -153,7 +195,7 @@ def make_optimizer(model):
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise Failure("transfer.freeze leaves nothing to train")
-    return torch.optim.Adam(parameters, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    return torch.optim.Adam(parameters, LEARNING_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY)
 
 
 class Diverged(Failure):
@@ -175,40 +217,80 @@ def check_gradients(model, where):
         check_finite({"the gradient of " + n: gradient for n, gradient in gradients.items()}, where)
 
 
-def train_epoch(model, run, optimizer):
-    """Train one epoch; return accuracy in percent and mean loss."""
+class Progress:
+    """Sums over the batches of one epoch, told as they come: a bar, or in a log a line now and then."""
+
+    def __init__(self, title, batches):
+        self.title, self.batches, self.number = title, batches, 0
+        self.images, self.correct, self.loss = 0, 0, 0.0
+        self.started = self.told = time.time()
+        self.bar = tqdm(total=batches, desc=title, leave=False, disable=RANK > 0 or IS_LOG)
+
+    def add(self, images, correct, loss):
+        """Enter one batch."""
+        self.number, self.images = self.number + 1, self.images + images
+        self.correct, self.loss = self.correct + correct, self.loss + loss * images
+        self.bar.set_postfix_str(self.describe(), refresh=False)
+        self.bar.update()
+        now = time.time()
+        if IS_LOG and RANK == 0 and now - self.told > LOG_SECONDS and self.number < self.batches:
+            self.told, done = now, self.number / self.batches
+            left = (now - self.started) * (1.0 / done - 1.0)
+            print(f"{self.title}: {done:.0%}, {self.describe()}, {left:.0f} s left", flush=True)
+
+    def describe(self):
+        """Return loss, accuracy and speed so far."""
+        shares = (self.loss / self.images, 100.0 * self.correct / self.images)
+        rate = self.images / (time.time() - self.started + 1e-9)
+        return "loss {:.4f}, {:.2f} %, {:.0f} images/s".format(*shares, rate)
+
+    def close(self):
+        """Return accuracy in percent and mean loss over all processes."""
+        self.bar.close()
+        rows = gather([(self.correct, self.loss, self.images)])
+        correct, loss, images = (sum(column) for column in zip(*rows))
+        return 100.0 * correct / images, loss / images
+
+
+def train_epoch(model, run, optimizer, progress):
+    """Train one epoch."""
     set_training_mode(model)
-    correct, total_loss, seen = 0, 0.0, 0
-    batches = tqdm(run.train, leave=False, disable=not sys.stderr.isatty())
+    network, batches = share_training(model, run), iter(run.train)
+    torch.manual_seed(SEED + run.order.epoch)  # dropout: the same whether resumed or not
     for number, (images, labels) in enumerate(batches, 1):
         images, labels = images.to(run.device), labels.to(run.device)
-        scores = model(images)
+        scores = network(images)
         loss = functional.cross_entropy(scores, labels)
         where = f"in batch {number} of {len(run.train)}"
         check_finite({"the loss": loss, "a score": scores}, where)
-        optimizer.zero_grad()
-        loss.backward()
-        check_gradients(model, where)
-        optimizer.step()
-        correct += int((scores.argmax(1) == labels).sum())
-        total_loss += float(loss.detach()) * len(labels)
-        seen += len(labels)
-    return 100.0 * correct / seen, total_loss / seen
+        step(model, run, optimizer, loss, number, where)
+        hits = int((scores.argmax(1) == labels).sum())
+        if run.order.share(number):
+            progress.add(len(labels), hits, float(loss.detach()))
+
+
+def step(model, run, optimizer, loss, number, where):
+    """Move the weights by one batch."""
+    optimizer.zero_grad()
+    (loss * run.order.share(number)).backward()
+    check_gradients(model, where)
+    optimizer.step()
 
 
 @torch.no_grad()
 def measure(model, batches, device):
     """Return mean cross entropy on one split, and the true and the predicted classes."""
     model.eval()
-    truth, made, total_loss = [], [], 0.0
-    for images, labels in batches:
+    rows = []
+    for images, labels, *_ in batches:
         images, labels = images.to(device), labels.to(device)
         scores = model(images)
         check_finite({"a score": scores}, "in evaluation")
-        made += scores.argmax(1).tolist()
-        truth += labels.tolist()
-        total_loss += float(functional.cross_entropy(scores, labels)) * len(labels)
-    return total_loss / len(truth), truth, made
+        loss = float(functional.cross_entropy(scores, labels)) * len(labels)
+        rows.append((labels.tolist(), scores.argmax(1).tolist(), loss))
+    truth, made, losses = zip(*gather(rows))
+    truth, made = [a for part in truth for a in part], [a for part in made for a in part]
+    return sum(losses) / len(truth), truth, made
 
 
 def validate(model, run):
@@ -218,166 +300,215 @@ def validate(model, run):
 
 
 def fit(model, name, run):
-    """Train to the end, going on after the last whole epoch of a killed run; return the history.
+    """Train to the end, going on after the last whole epoch of an earlier run; return its curve.
 
     The model ends with the weights of the epoch that had the highest validation accuracy.
     """
     model.to(run.device)
     optimizer = make_optimizer(model)
-    parts = {"model": model, "optimizer": optimizer}
+    parts, judged = {"model": model, "optimizer": optimizer}, model
     last, best = run.folder / (name + ".last.pth"), run.folder / (name + ".best.pth")
-    history = resume(last, run.config, parts)
-    while history["epoch"] < EPOCHS:
-        if history["waited"] >= PATIENCE:
-            print(f"{name}: no better {STOP_METRIC} for {PATIENCE} epochs: stopped")
-            break
-        epoch, started = history["epoch"] + 1, time.time()
-        torch.manual_seed(SEED + epoch)  # dropout: the same whether resumed or not
+    state = find_start(last, best, run)
+    curve = state["curve"]
+    for key, part in parts.items() if curve else ():
+        part.load_state_dict(state[key])
+    while not find_end(curve):
+        epoch = len(curve) + 1
         run.order.epoch = epoch
-        trained, validated = run_epoch(model, name, run, optimizer, history)
-        measured = [round(figure, 4) for figure in (*trained, *validated)]
-        history["curve"].append(dict(zip(CURVE, measured)))
-        if update(history, epoch, *validated[:2]):
-            save(best, model.state_dict())
+        progress = Progress(f"{name} epoch {epoch}/{EPOCHS}", len(run.train))
+        progress.rate = optimizer.param_groups[0]["lr"]
+        curve.append(run_epoch(model, judged, name, run, optimizer, progress, curve))
+        if find_best(curve) == epoch:
+            save(best, judged.state_dict())
         states = {key: part.state_dict() for key, part in parts.items()}
-        save(last, {"config": run.config, "history": history, **states})
-        text = "{} epoch {}/{}: train {:.2f} % loss {:.4f}, val {:.2f} % loss {:.4f}"
-        text += " balanced {:.2f} %, {:.1f} s"
-        spent = time.time() - started
-        print(text.format(name, epoch, EPOCHS, *trained, *validated, spent), flush=True)
+        save(last, {"decides": run.decides, "curve": curve, **states})
+        tell_epoch(progress, curve, name, run)
+        wait_for_all()
+    if find_end(curve) < EPOCHS:
+        print(f"{name}: no better {STOP_METRIC} for {PATIENCE} epochs: stopped")
     model.load_state_dict(read_own(best))
-    return history
+    return curve[: find_end(curve)]
 
 
-def run_epoch(model, name, run, optimizer, history):
+def run_epoch(model, judged, name, run, optimizer, progress, curve):
     """Return what training and validation measured in one epoch; stop at the first NaN or infinity."""
     try:
-        trained = train_epoch(model, run, optimizer)
+        train_epoch(model, run, optimizer, progress)
         check_finite(list_learned(model), "after the last batch")
-        return trained, validate(model, run)
+        return dict(zip(CURVE, (*progress.close(), *validate(judged, run))))
     except Diverged as error:
         text = "{}: {} of epoch {}, at learning rate {:g}: training stopped; {};"
         text += " a lower train.optimizer.lr helps"
         kept = "no epoch had ended well"
-        if history["best_epoch"]:
-            kept = "epoch {best_epoch}, validation {val_accuracy:.2f} %, is kept in train/"
-            kept = kept.format(**history) + name + ".best.pth"
-        rate = optimizer.param_groups[0]["lr"]
-        raise Failure(text.format(name, error, history["epoch"] + 1, rate, kept)) from None
+        if curve:
+            best = find_best(curve)
+            kept = "epoch {}, validation {:.2f} %, is kept in train/{}.best.pth"
+            kept = kept.format(best, curve[best - 1]["val_accuracy"], name)
+        raise Failure(text.format(name, error, len(curve) + 1, progress.rate, kept)) from None
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        text = "train.batch_size: batch-norm cannot learn from a batch of one image: "
+        text += "write 2 or more, or transfer.freeze.batchnorm: frozen"
+        raise Failure(text, results.BAD_SPEC) from None
 
 
-def update(history, epoch, val_accuracy, val_loss):
-    """Enter one epoch; return whether its validation accuracy is the best so far."""
-    history["epoch"] = epoch
-    score = val_accuracy
-    history["waited"] = 0 if score > history["score"] else history["waited"] + 1
-    history["score"] = max(score, history["score"])
-    better = val_accuracy > history["val_accuracy"]
-    if better:
-        history["val_accuracy"], history["best_epoch"] = val_accuracy, epoch
-    return better
+def find_best(curve):
+    """Return the epoch of the highest validation accuracy, the first of several, 0 of none."""
+    return max(range(len(curve)), key=lambda at: curve[at]["val_accuracy"], default=-1) + 1
 
 
-def resume(last, config, parts):
-    """Load a killed run's last whole epoch, unless scripts or data have changed since."""
-    if last.is_file():
-        state = read_own(last)
-        if state["config"] == config:
-            for key, part in parts.items():
-                part.load_state_dict(state[key])
-            print("{}: going on after epoch {}".format(last.name, state["history"]["epoch"]))
-            return state["history"]
-        print(f"{last.name}: made with other scripts or data, starting anew")
-    start = {"epoch": 0, "best_epoch": 0, "val_accuracy": -1.0, "score": -1e30, "waited": 0}
-    return {**start, "curve": []}
+def find_end(curve):
+    """Return after which epoch training ends, 0 where the curve has not come to it."""
+    signs = {"val_accuracy": 1.0, "val_loss": -1.0}
+    scores = [signs[STOP_METRIC] * epoch[STOP_METRIC] for epoch in curve]
+    top = 0
+    for at, score in enumerate(scores):
+        top = at if score > scores[top] else top
+        if at + 1 == EPOCHS or (PATIENCE and at - top >= PATIENCE):
+            return at + 1
+    return 0
+
+
+def find_start(last, best, run):
+    """Return the state that an earlier run left, or an empty curve where that cannot be gone on with."""
+    anew = {"curve": []}
+    if not last.is_file() or not best.is_file():
+        return anew
+    state = read_own(last)
+    reasons = list_changes(state.get("decides"), run.decides)
+    if reasons:
+        print(f"{last.name}: made with other scripts or data, starting anew{reasons}")
+        return anew
+    curve = state["curve"]
+    end = find_end(curve) or len(curve)
+    if find_best(curve) > end:
+        text = "{}: training now ends after epoch {}, and epoch {} is kept: starting anew"
+        print(text.format(last.name, end, find_best(curve)))
+        return anew
+    print(f"{last.name}: going on after epoch {end}")
+    return state
+
+
+def list_changes(old, new):
+    """Return in words what has changed of all that decides the weights, "" where nothing has."""
+    if not isinstance(old, dict):
+        return ": it does not say with which"
+    changed = [name for name in sorted({**old, **new}) if old.get(name) != new.get(name)]
+    text = "{0} was {1}, is {2}"
+    words = [
+        text.format(name, old.get(name), new.get(name)) if name.isupper() else name + " changed"
+        for name in changed
+    ]
+    return "".join(": " + ", ".join(words) for _ in words[:1])
+
+
+def list_decisive(sources):
+    """Return all that decides the weights: the settings, the code after them, and files by content."""
+    tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
+    code = [ast.dump(node) for node in tree.body if not isinstance(node, ast.Assign)]
+    left_out = (*FREE, "FREE", "RANK", "WORLD", "SCRIPTS", "IS_LOG")
+    known = {name: repr(value) for name, value in globals().items() if name.isupper()}
+    settings = {name: value for name, value in known.items() if name not in left_out}
+    files = {path.name: results.hash_file(path) for path in sources}
+    return {**settings, **files, "train.py": results.hash_lines(code)}
 
 
 def save(path, value):
-    """Write a checkpoint atomically."""
-    with results.replacing(path) as temporary:
-        torch.save(value, str(temporary))
-
-
-def make_run(stage, arguments):
-    """Open the data and return what every epoch needs."""
-    train, validation = Split(arguments, "train"), Split(arguments, "validation")
-    labels = [label for _, label in train.samples]
-    order = EpochOrder(labels)
-    loading = {"num_workers": arguments.workers, "persistent_workers": arguments.workers > 0}
-    loading["batch_size"] = BATCH_SIZE
-    alone = len(train) > BATCH_SIZE > 1 and len(train) % BATCH_SIZE == 1  # too few for batch-norm
-    device = choose_device(arguments.device)
-    own = [arguments.root / name for name in list_sources(arguments.root)]
-    stage.inputs.update({stage.name_path(path): results.hash_file(path) for path in own})
-    sources = [Path(__file__).with_name(name) for name in SCRIPTS] + find_inputs(arguments) + own
-    return SimpleNamespace(
-        folder=stage.folder,
-        config=results.hash_lines(results.hash_file(source) for source in sources),
-        order=order,
-        train=DataLoader(TrainingImages(train), sampler=order, drop_last=alone, **loading),
-        validation=DataLoader(Images(validation).keep(), **loading),
-        device=device,
-        classes=train.classes,
-    )
-
-
-def find_inputs(arguments):
-    """Return the files that, with the scripts, decide the result: a change of one starts anew."""
-    starting = [arguments.root / name for name in STARTING_FILES]
-    return [arguments.build / "prepare" / "data.json", *starting]
+    """Write a checkpoint atomically, its bytes decided by its content alone; one process writes."""
+    if RANK == 0:
+        with results.replacing(path) as temporary, open(str(temporary), "wb") as stream:
+            torch.save(value, stream)
 
 
 def choose_device(name):
-    """Return the device to train on; auto takes a GPU where there is one."""
+    """Return the device to train on; auto takes a GPU where there is one, torchrun one for each process."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise Failure("train.device is cuda, but torch sees no GPU")
-    return torch.device(name)
+    device = torch.device(name)
+    if WORLD > 1:
+        if name == "cuda":
+            device = torch.device(name, int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(device)
+        if not distributed.is_initialized():
+            distributed.init_process_group("nccl" if name == "cuda" else "gloo")
+    return device
 
 
-def train(stage, arguments):
-    """Train, keep the best epoch, measure it on the test split, write model.pth and model.json."""
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    torch.manual_seed(SEED)  # the new head's first values
-    model = build_model(arguments.root)
-    run = make_run(stage, arguments)
-    freeze(model)
-    print_summary(model)
-    history = fit(model, "model", run)
-    stage.metrics.update(judge(model, history, arguments, run))
-    model_file, card_file = stage.folder / "model.pth", stage.folder / "model.json"
-    save(model_file, model.to("cpu").state_dict())
-    stage.metrics.update(
-        {
-            "best_epoch": history["best_epoch"],
-            "epochs": history["epoch"],
-            "history": history["curve"],
-        }
-    )
-    write_card(card_file, run.classes, stage.metrics, results.hash_file(model_file))
-    stage.outputs += [model_file, card_file]
-    for checkpoint in (*stage.folder.glob("*.last.pth"), *stage.folder.glob("*.best.pth")):
-        checkpoint.unlink()
+def share_training(model, run):
+    """Return the network so that the processes of torchrun average their gradients.
+
+    Batch-norm that learns sees each process's share of a batch; the first process's statistics count.
+    """
+    if WORLD == 1:
+        return model
+    own = None if run.device.index is None else [run.device.index]
+    return DistributedDataParallel(model, own)
 
 
-def judge(model, history, arguments, run):
+def gather(rows):
+    """Return the rows of all processes, in the order of the processes."""
+    if WORLD == 1:
+        return rows
+    found = [None] * WORLD
+    distributed.all_gather_object(found, rows)
+    return [row for part in found for row in part]
+
+
+def wait_for_all():
+    """Wait until the other processes have come here too."""
+    if WORLD > 1:
+        distributed.barrier()
+
+
+def tell_epoch(progress, curve, name, run):
+    """Print a line on an epoch, and keep its figures in history.csv."""
+    if RANK:
+        return
+    spent, epoch = time.time() - progress.started, len(curve)
+    speed = {"seconds": spent, "images_per_second": progress.images * WORLD / spent}
+    text = "{}: train {train_accuracy:.2f} % loss {train_loss:.4f}"
+    text += ", val {val_accuracy:.2f} % loss {val_loss:.4f} balanced {val_balanced_accuracy:.2f} %"
+    text += ", {seconds:.1f} s, {images_per_second:.0f} images/s, {:.0f} s left"
+    left = spent * (EPOCHS - epoch)
+    print(text.format(progress.title, left, **curve[-1], **speed), flush=True)
+    row = {"network": name, "epoch": epoch, "rate": progress.rate, **curve[-1], **speed}
+    write_history(run.folder / "history.csv", row)
+
+
+def write_history(path, row):
+    """Enter an epoch into a table; what it held of this epoch and later ones is replaced."""
+    rows = []
+    if path.is_file():
+        with open(str(path), newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    earlier = range(1, row["epoch"]) if rows else ()
+    rows = [r for r in rows if r["network"] != row["network"] or int(r["epoch"]) in earlier]
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(row), extrasaction="ignore")
+    table.writeheader()
+    table.writerows([*rows, row])
+    with results.replacing(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def judge(model, curve, arguments, run):
     """Return and print the accuracies of the best epoch, and what those on the test split hide."""
     images = Images(Split(arguments, "test")).keep()
-    batches = DataLoader(images, batch_size=BATCH_SIZE)
-    _, *answers = measure(model, batches, run.device)
-    best = history["curve"][history["best_epoch"] - 1]
+    _, *answers = measure(model, make_loader(images, list_batches(len(images)), run), run.device)
+    best = curve[find_best(curve) - 1]
     found = {
-        "val_accuracy": round(history["val_accuracy"], 4),
-        "val_balanced_accuracy": best["val_balanced_accuracy"],
+        "val_accuracy": round(best["val_accuracy"], 4),
+        "val_balanced_accuracy": round(best["val_balanced_accuracy"], 4),
         "test_accuracy": round(figures.measure_accuracy(*answers), 4),
         "test_balanced_accuracy": round(figures.measure_balanced_accuracy(*answers), 4),
         "test_images": len(images),
         "accuracy_warnings": figures.find_warnings(run.classes, answers[0], {"float": answers[1]}),
     }
     text = "best epoch {}: validation {val_accuracy:.2f} %, balanced {val_balanced_accuracy:.2f} %"
-    print(text.format(history["best_epoch"], **found))
+    print(text.format(find_best(curve), **found))
     text = "test {test_accuracy:.2f} % of {test_images} images, balanced {test_balanced_accuracy:.2f} %"
     print(text.format(**found))
     for warning in found["accuracy_warnings"]:
@@ -400,6 +531,65 @@ def write_card(path, classes, metrics, sha256):
     results.write_json(path, card)
 
 
+def make_run(stage, arguments):
+    """Open the data and return what every epoch needs."""
+    train, validation = Split(arguments, "train"), Split(arguments, "validation")
+    labels = [label for _, label in train.samples]
+    device, order = choose_device(arguments.device), EpochBatches(labels)
+    own = [arguments.root / name for name in list_sources(arguments.root)]
+    stage.inputs.update({stage.name_path(path): results.hash_file(path) for path in own})
+    sources = [Path(__file__).with_name(name) for name in SCRIPTS] + find_inputs(arguments) + own
+    run = SimpleNamespace(folder=stage.folder, device=device, order=order, classes=train.classes)
+    run.workers, run.decides = arguments.workers, list_decisive(sources)
+    run.batches = list_batches(len(validation))
+    run.train = make_loader(TrainingImages(train), order, run)
+    run.validation = make_loader(Images(validation).keep(), run.batches, run)
+    return run
+
+
+def make_loader(images, batches, run):
+    """Return a loader of images in batches of given indices, decoded by `run.workers` processes."""
+    keep = {"num_workers": run.workers, "persistent_workers": run.workers > 0}
+    return DataLoader(images, batch_sampler=batches, **keep)
+
+
+def list_batches(count):
+    """Return the indices of a split in batches: this process's share of them."""
+    starts = range(0, count, BATCH_SIZE)
+    batches = [range(start, min(start + BATCH_SIZE, count)) for start in starts]
+    return [list(batch[RANK::WORLD]) for batch in batches if batch[RANK::WORLD]]
+
+
+def find_inputs(arguments):
+    """Return the files that, with the scripts, decide the result: a change of one starts anew."""
+    starting = [arguments.root / name for name in STARTING_FILES]
+    return [arguments.build / "prepare" / "data.json", *starting]
+
+
+def train(stage, arguments):
+    """Train, keep the best epoch, measure it on the test split, write model.pth and model.json."""
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.manual_seed(SEED)  # the new head's first values
+    model = build_model(arguments.root)
+    run = make_run(stage, arguments)
+    freeze(model)
+    print_summary(model)
+    learner = model
+    curve = fit(learner, "model", run)
+    stage.metrics.update(judge(model.to(run.device), curve, arguments, run))
+    model_file, card_file = stage.folder / "model.pth", stage.folder / "model.json"
+    save(model_file, model.to("cpu").state_dict())
+    rounded = [{name: round(value, 4) for name, value in epoch.items()} for epoch in curve]
+    ends = {"best_epoch": find_best(curve), "epochs": len(curve), "history": rounded}
+    stage.metrics.update(ends)
+    if RANK == 0:
+        write_card(card_file, run.classes, stage.metrics, results.hash_file(model_file))
+    stage.outputs += [model_file, card_file]
+    if WORLD > 1:
+        distributed.destroy_process_group()
+
+
 def main():
     """Train in <build>/train."""
     parser = argparse.ArgumentParser(description="train the network on its images")
@@ -407,6 +597,16 @@ def main():
     parser.add_argument("--workers", type=int, default=WORKERS, help="data loader processes")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=DEVICE, help="where")
     arguments = results.parse(parser)
+    if RANK:  # the first process alone writes
+        folder = arguments.build / "train"
+        stage = SimpleNamespace(folder=folder, inputs={}, outputs=[], metrics={}, name_path=str)
+        try:
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+                train(stage, arguments)
+        except Failure as error:
+            print(f"error: process {RANK}: {error}", file=sys.stderr)
+            raise SystemExit(error.status) from None
+        return
     with Stage("train", arguments, find_inputs(arguments)) as stage:
         train(stage, arguments)
 

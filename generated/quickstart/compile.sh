@@ -86,9 +86,13 @@ record() { # [--failed REASON]: result.json says what was made and from what, wh
         bundle.py \
         results.py \
         deploy/app.py \
+        deploy/app.cpp \
+        deploy/bench.py \
+        deploy/CMakeLists.txt \
         deploy/preprocess.py \
         deploy/preprocess.hpp \
         deploy/resnet18_digits.prototxt \
+        deploy/resnet18_digits.service \
         "boards/$board/arch.json" "boards/$board/board.env"
 }
 

@@ -20,6 +20,7 @@ from quantize import (
     CONFIG,
     DEVICE,
     NOT_AMD,
+    WEIGHTS_FILE,
     choose_device,
     choose_images,
     import_quantizer,
@@ -248,9 +249,9 @@ def main():
     results.add_folders(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=DEVICE, help="where")
     arguments = results.parse(parser)
-    names = ("prepare/data.json", "train/model.pth", "calibrate/context.json")
-    inputs = [CONFIG, *(arguments.build / name for name in names)]
-    with Stage("evaluate", arguments, inputs) as stage:
+    names = ["prepare/data.json", "train/model.pth", WEIGHTS_FILE, "calibrate/context.json"]
+    inputs = [CONFIG, *(arguments.build / name for name in dict.fromkeys(names))]
+    with Stage("evaluate", arguments, inputs, watched=True) as stage:
         import_quantizer()
         evaluate(stage, arguments)
 

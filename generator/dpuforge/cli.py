@@ -12,8 +12,10 @@ import typer
 from dpuforge import __version__
 from dpuforge.commands import (
     bundle_board,
+    import_files,
     lock_board,
     migrate_spec,
+    on_board,
     on_changes,
     on_hardware,
     on_machine,
@@ -54,6 +56,7 @@ for command in (
     on_hardware.releases,
     on_hardware.estimate,
     bundle_board.bundle,
+    import_files.import_calibration,
     lock_board.board_lock,
     on_spec.schema,
     on_machine.doctor,
@@ -61,6 +64,7 @@ for command in (
 ):
     app.command(cls=PlainCommand)(command)
 app.add_typer(on_xmodel.app, name="xmodel")
+app.add_typer(on_board.app, name="board")
 
 
 def _print_version(wanted: bool) -> None:

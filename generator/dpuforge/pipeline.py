@@ -133,6 +133,7 @@ def report(job: Job, planned: Plan, toolchain: str = "") -> dict[str, Any]:
 
 def report_with_facts(job: Job, planned: Plan, toolchain: str = "") -> tuple[dict[str, Any], Facts]:
     """Do what `report` does; return the document and what it was made of."""
+    from dpuforge.board.measured import read_measured
     from dpuforge.describing.gather_facts import gather_facts, tell_elsewhere
     from dpuforge.execute.results import write_json
     from dpuforge.report.card import render_card
@@ -143,8 +144,11 @@ def report_with_facts(job: Job, planned: Plan, toolchain: str = "") -> tuple[dic
     results = read_results(job, planned)
     name = name_toolchain(job, planned, results, toolchain)
     outdated = find_outdated(job, planned, results, {change.path for change in compare(job, render(planned))})
-    facts = gather_facts(job, planned, results, outdated)
-    document = build_report(job.project.project, planned.spec_sha256, name, job.targets, results, outdated, facts)
+    measured = read_measured(job)
+    facts = gather_facts(job, planned, results, outdated, measured)
+    document = build_report(
+        job.project.project, planned.spec_sha256, name, job.targets, results, outdated, measured, facts
+    )
     write_pages(job.build, {**render_pages(document, facts), "card.md": render_card(document, facts)})
     write_json(job.build / "report.json", document)
     tell_elsewhere(job, document, facts)

@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from torch import nn
 
 import dpuforge.emulator
+from dpuforge.emulator.export.lower_custom import TOLD
 from dpuforge.emulator.export.lower_network import lower_graph
 from dpuforge.emulator.export.lower_operators import LOWERINGS, follow
 from dpuforge.emulator.export.network_operators import list_operators
-from dpuforge.emulator.export.onnx_file import export_onnx
-from dpuforge.emulator.export.onnx_operators import WRITERS, one_operator
+from dpuforge.emulator.export.to_onnx.onnx_builder import one_operator
+from dpuforge.emulator.export.to_onnx.onnx_file import export_onnx
+from dpuforge.emulator.export.to_onnx.onnx_operators import WRITERS
 from dpuforge.emulator.graph.capture import capture_graph, capture_shapes
 from dpuforge.emulator.graph.describe import REFINEMENTS
 from dpuforge.emulator.graph.kinds import INPUT, KINDS, OPAQUE, Group, Point, Traits, plain_name, traits_of
@@ -41,6 +43,8 @@ MADE = {
     "nndct_reluk",
     "aten::mean",
     "nndct_const",
+    # What capture calls by torch's name, because the tool does.
+    *(f"aten::{name}" for name in ("max", "min", "abs", "pow", "glu", "where", "gt", "ge", "lt", "le", "eq", "ne")),
 }
 
 
@@ -57,6 +61,7 @@ def test_every_kind_that_capture_names_has_a_row() -> None:
         ("adjust", ADJUSTMENTS),
         ("integer", BUILDERS),
         ("xmodel", LOWERINGS),
+        ("told", {word: tell for word, tell in TOLD.items() if word}),
         ("onnx", WRITERS),
     ],
 )

@@ -97,6 +97,17 @@ def test_every_change_of_the_images_is_named(root: Path, change: str) -> None:
     assert found.startswith(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"data": 1}', '{"data": {"files": {"a": [1]}}}', '{"data": {"files": []}}']
+)
+def test_a_damaged_record_of_the_images_is_none(tmp_path: Path, text: str) -> None:
+    """Half a file, or another one, is a reason to look at the images again, and no traceback."""
+    (tmp_path / "seen.json").write_text(text)
+    assert list(find_data_changes(read_seen(tmp_path), ("data",), tmp_path)) == [
+        "prepare/seen.json is missing: what was in the images is not known"
+    ]
+
+
 def test_what_is_no_other_picture_changes_nothing(root: Path) -> None:
     """Times of change, hidden files, and what prepare passed over anyway are no reason to run again."""
     prepare(root)

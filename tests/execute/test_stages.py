@@ -14,7 +14,7 @@ import pytest
 
 from dpuforge.errors import Interrupted, MissingToolError, UsageError
 from dpuforge.execute.process import explain_exit, run_logged
-from dpuforge.execute.results import RESULT, read_result
+from dpuforge.execute.results import RESULT, hash_file, read_result, write_result
 from dpuforge.execute.run_stages import LOG, Folders, Selection, Verdict, check_tools, run_stages, select_stages
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.records.plan import PlannedStage
@@ -270,7 +270,13 @@ def test_a_progress_bar_shows_every_state_and_logs_the_last(tmp_path: Path) -> N
     assert (tmp_path / "log").read_text() == "100%\ndone\n"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"stage": 1}', '{"stage": "x", "status": "odd"}'])
+ODD = ('"scripts": {"a": 5}', '"inputs": []', '"outputs": {"a": null}', '"seconds": "long"', '"metrics": 3')
+ODD_RESULTS = [f'{{"stage": "x", "status": "done", {odd}}}' for odd in ODD]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"stage": 1}', '{"stage": "x", "status": "odd"}', "[" * 100000, *ODD_RESULTS]
+)
 def test_a_broken_result_counts_as_none(tmp_path: Path, text: str) -> None:
     """Half a result.json, or a strange one, is as good as none."""
     (tmp_path / RESULT).write_text(text)
@@ -320,3 +326,57 @@ def test_a_script_that_skips_with_a_reason_is_not_run_again(folders: Folders, pl
     (result,), _ = run([stage("one")], place, folders)
     assert (result.status, result.reason) == (Status.SKIPPED, "nothing to do")
     assert run([stage("one")], place, folders)[1].ended == [("one", "skipped", True)]
+
+
+def write_imported(folders: Folders) -> Path:
+    """Leave an imported calibration for weights that lie in the project; return the weights."""
+    weights = folders.root / "model.pth"
+    weights.write_text("weights")
+    taken = folders.build / "one" / "quant_info.json"
+    taken.parent.mkdir(parents=True)
+    taken.write_text("positions")
+    result = StageResult(
+        "one",
+        Status.DONE,
+        inputs={"model.pth": hash_file(weights)},
+        outputs={"build/one/quant_info.json": hash_file(taken)},
+        metrics={"imported": {"folder": "elsewhere"}},
+    )
+    write_result(folders.build / "one", result)
+    return weights
+
+
+def test_an_imported_result_stands_though_its_script_never_ran(folders: Folders, place: ToolchainPlace) -> None:
+    """Scripts and toolchain did not make it: they do not decide it, and it is not made again."""
+    write_script(folders, "one.py", "raise SystemExit('must not run')")
+    write_imported(folders)
+    (result,), watcher = run([stage("one")], place, folders)
+    assert result.status is Status.DONE
+    assert watcher.ended == [("one", "done", True)]
+
+
+@pytest.mark.parametrize("changed", ["model.pth", "build/one/quant_info.json"])
+def test_an_imported_result_that_no_longer_fits_stops_the_run(
+    folders: Folders, place: ToolchainPlace, changed: str
+) -> None:
+    """The stage fails with what changed and what to do, runs nothing, and leaves the imported result as it was."""
+    write_script(folders, "one.py", WRITES_OUTPUT)
+    write_imported(folders)
+    before = (folders.build / "one" / RESULT).read_bytes()
+    (folders.root / changed).write_text("other")
+    (result,), _ = run([stage("one")], place, folders)
+    assert result.status is Status.FAILED
+    assert f"no longer fits: {changed} " in result.reason
+    assert "dpuforge import-calibration SPEC FOLDER" in result.reason
+    assert "--from one" in result.reason
+    assert (folders.build / "one" / RESULT).read_bytes() == before
+    assert not (folders.build / "one/made.txt").exists()
+
+
+def test_calibrating_here_is_asked_for_by_name(folders: Folders, place: ToolchainPlace) -> None:
+    """--from replaces an imported result by one made here."""
+    write_script(folders, "one.py", WRITES_OUTPUT)
+    write_imported(folders)
+    (result,) = run_stages([(stage("one"), True)], [stage("one")], place, folders, Watcher())
+    assert result.status is Status.DONE
+    assert "imported" not in result.metrics

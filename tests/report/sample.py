@@ -299,4 +299,4 @@ def make_report(count: int = 30) -> tuple[dict[str, Any], Facts]:
     """Return the document of a project with all stages but compiling, and its facts."""
     names = name_classes(count)
     facts = make_facts(names)
-    return build_report("demo", "0" * 64, "emulator", BOARDS, make_results(names), {}, facts), facts
+    return build_report("demo", "0" * 64, "emulator", BOARDS, make_results(names), {}, facts=facts), facts

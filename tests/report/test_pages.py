@@ -187,7 +187,7 @@ def test_a_thousand_classes_are_rendered() -> None:
 def test_each_missing_section_names_the_command_that_fills_it() -> None:
     """Without any result every section says in one line what is missing and which command fills it."""
     facts = Facts(spec=SpecText(path="spec/demo.yaml"), stages=STAGES)
-    document = build_report("demo", "0" * 64, "emulator", BOARDS, {}, {}, facts)
+    document = build_report("demo", "0" * 64, "emulator", BOARDS, {}, {}, facts=facts)
     sections = {item["section"] for item in document["missing"]}
     assert sections >= {"ladder", "training", "classes", "images", "data", "quantisation", "hardware"}
     pages = render_pages(document, facts)
@@ -212,7 +212,7 @@ def test_a_damaged_file_of_a_stage_is_as_good_as_missing(content: Any) -> None:
     facts = make_facts(names)
     broken = dict.fromkeys([*facts.files, "train/history.csv", "prepare/problems.txt"], content)
     hurt = Facts(facts.spec, broken, {}, {}, STAGES)
-    document = build_report("demo", "0" * 64, "emulator", BOARDS, make_results(names), {}, hurt)
+    document = build_report("demo", "0" * 64, "emulator", BOARDS, make_results(names), {}, facts=hurt)
     assert "the confusion matrix" in {item["what"] for item in document["missing"]}
     assert "demo" in render_pages(document, hurt)["report.html"]
 

@@ -70,7 +70,7 @@ def test_deploy_forwards_once_with_one_image_and_exports(trained: Path) -> None:
     ran = quantize(trained, "deploy")
     assert ran.status == 0, ran.output
     result = shapes.read_result(trained, "deploy")
-    assert result["metrics"]["exports"] == ["shapes_net_int.xmodel", "shapes_net_int.onnx"]
+    assert result["metrics"]["exports"] == ["shapes_net_int.onnx", "shapes_net_int.xmodel"]
     assert result["metrics"]["not_exported"] == ["pt: the installed quantizer has no export_torch_script"]
     assert "not exported: pt" in ran.output
     assert (trained / "build/shapes/deploy/shapes_net_int.xmodel").read_text() == "xmodel"
@@ -198,6 +198,14 @@ def test_an_emulated_fast_finetune_says_that_it_is_not_amds(trained: Path, tmp_p
         ("calib", "exit", "the quantizer ended the script with status 0"),
         ("deploy", "batchsize", "QUANTIZER_TORCH_BATCHSIZE: Batch size must be 1"),
         ("deploy", "silent_export", "export_xmodel wrote 0 files *_int.xmodel, expected one"),
+        (
+            "deploy",
+            "not_broadcast",
+            "xmodel: operands could not be broadcast together with shapes (1,32,32,8) (1,8,1,1)",
+        ),
+        ("deploy", "calib_result_mismatch", "QUANTIZER_TORCH_CALIB_RESULT_MISMATCH: Node name mismatch is found"),
+        ("deploy", "bias_correction", "QUANTIZER_TORCH_BIAS_CORRECTION: Bias correction file in quantization result"),
+        ("calib", "leaves", "the quantizer ended the script with exit status 0 and without a result"),
     ],
 )
 def test_silent_failures_of_the_quantizer_fail_the_stage(trained: Path, mode: str, manner: str, words: str) -> None:
@@ -209,6 +217,29 @@ def test_silent_failures_of_the_quantizer_fail_the_stage(trained: Path, mode: st
     assert ran.status == 3, ran.output
     assert result["status"] == "failed"
     assert words in result["reason"]
+
+
+def test_an_abort_in_the_tools_cpp_part_leaves_a_result(trained: Path) -> None:
+    """The result names the signal, a remedy and the last lines; the exports made before are there."""
+    set_up(trained)
+    assert quantize(trained, "calib").status == 0
+    ran = quantize(trained, "deploy", "aborts")
+    result = shapes.read_result(trained, "deploy")
+    assert ran.status == 3, ran.output
+    assert result["status"] == "failed"
+    assert result["reason"].startswith("ended by SIGABRT: the tool's C++ part gave up on this network")
+    assert "XIR_INVALID_ARG_OCCUR" in result["reason"].partition("last lines: ")[2]
+    assert (trained / "build/shapes/deploy/shapes_net_int.onnx").read_text() == "onnx"
+
+
+def test_a_network_that_calibrates_and_cannot_be_tested_fails_evaluation(trained: Path) -> None:
+    """The calibrate stage is done, evaluation fails with the tool's own words, whatever its exit status is."""
+    set_up(trained)
+    assert quantize(trained, "calib").status == 0
+    for manner in ("bias_correction", "calib_result_mismatch"):
+        ran = evaluate(trained, manner)
+        assert ran.status == 3, ran.output
+        assert f"QUANTIZER_TORCH_{manner.upper()}" in shapes.read_result(trained, "evaluate")["reason"]
 
 
 def test_an_export_that_is_not_there_yet_is_named(trained: Path) -> None:

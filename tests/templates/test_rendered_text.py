@@ -60,6 +60,46 @@ VARIANTS = {
         data=records.Data(*["data/all"] * 3, None, GRAY.preprocess, (), records.DataSplit("data/all", 0.1, 0.2, 0)),
         train=shapes.make_train(balance="sampler"),
     ),
+    "all_methods": shapes.make_project(
+        data=shapes.make_data(("random_resized_crop", "rand_augment", "random_erasing", "mixup", "cutmix")),
+        train=shapes.make_train(
+            optimizer=records.Optimizer("sgd", 0.1, 1e-4, 0.9, True, backbone_lr=0.01, layer_decay=0.7),
+            scheduler=records.Scheduler("one_cycle", 1, 0.1),
+            label_smoothing=0.1,
+            ema=0.99,
+            clip_norm=1.0,
+            accumulate=2,
+            precision="fp16",
+            unfreeze_epochs=2,
+        ),
+    ),
+    "kept_features": shapes.make_project(
+        data=shapes.make_data(("random_crop", "trivial_augment")),
+        transfer=shapes.make_transfer(
+            records.Method.DISTILLATION,
+            records.FrozenLayers("all_but_head"),
+            "frozen",
+            records.Teacher("nets/tiny.py:make", "weights/teacher.pth", 4.0, 0.7),
+        ),
+        train=shapes.make_train(
+            cached_views=3,
+            balance="weights",
+            optimizer=records.Optimizer("rmsprop", 1e-3, 0.0, 0.9),
+            scheduler=records.Scheduler("exponential", 1, 0.9, 1),
+        ),
+    ),
+    "kept_scores": shapes.make_project(
+        data=shapes.make_data(()),
+        transfer=shapes.make_transfer(
+            records.Method.DISTILLATION, teacher=records.Teacher("nets/tiny.py:make", "weights/teacher.pth", 4.0, 0.7)
+        ),
+        train=shapes.make_train(
+            precision="bf16",
+            label_smoothing=0.1,
+            optimizer=records.Optimizer("adamw", 1e-3, 0.01, 0.9),
+            scheduler=records.Scheduler("none", 1, 0.1, 1),
+        ),
+    ),
     "rare_classes": shapes.make_project(data=GRAY, train=shapes.make_train(balance="weights")),
     "hostile_text": shapes.make_project(
         classes=records.Classes(3, ('a"b', "c\\d", "e'\n{{ f }}")),
@@ -69,7 +109,7 @@ VARIANTS = {
 VARIANT = pytest.mark.parametrize("variant", VARIANTS)
 PLANNED = {file.template: file for file in shapes.plan_project(shapes.make_project()).files if file.template}
 TEMPLATE = pytest.mark.parametrize("name", PLANNED)
-FILTERS = ("py_literal", "sh_quote", "to_json", "env_value")
+FILTERS = ("py_literal", "sh_quote", "to_json", "env_value", "cpp_literal")
 GIVEN = {"project", "command"}  # what every template sees
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +63,10 @@ def test_training_learns_and_leaves_a_card(root: Path) -> None:
     assert card["sha256"] == result["outputs"]["build/shapes/train/model.pth"]
     assert read_weights(root)["fc.weight"].shape == (3, 16)
     assert sorted(path.name for path in (root / "build/shapes/train").iterdir()) == [
+        "history.csv",
+        "model.best.pth",
         "model.json",
+        "model.last.pth",
         "model.pth",
         "result.json",
     ]
@@ -265,6 +272,8 @@ def test_folders_can_be_elsewhere(root: Path, tmp_path: Path) -> None:
     [
         ("random_resized_crop", "horizontal_flip", "color_jitter"),
         ("random_crop", "vertical_flip", "rotation"),
+        ("rand_augment", "random_erasing", "mixup", "cutmix"),
+        ("random_resized_crop", "trivial_augment"),
         (),
     ],
 )
@@ -272,10 +281,11 @@ def test_every_augmentation_runs_and_repeats(root: Path, names: tuple[str, ...])
     """Training with random changes of the images gives the same weights twice, with and without workers."""
     weights = []
     for workers in (0, 2):
+        shutil.rmtree(root / "build", ignore_errors=True)  # a finished training would only be looked at again
         ran = train(root, data=shapes.make_data(names), train=shapes.make_train(epochs=2, workers=workers))
         assert ran.status == 0, ran.output
-        weights.append(read_weights(root)["fc.weight"])
-    assert torch.equal(*weights)
+        weights.append(read_weights(root, "model.last.pth")["model"])
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_a_changed_start_does_not_resume(root: Path) -> None:
@@ -306,7 +316,7 @@ def test_killed_training_goes_on_and_ends_the_same(root: Path) -> None:
     settings = shapes.make_train(epochs=12, workers=0, early_stopping=None)
     assert train(root, train=settings).status == 0
     unbroken = read_weights(root)
-    (root / "build/shapes/train/model.pth").unlink()
+    shutil.rmtree(root / "build/shapes/train")
     running = shapes.start_script(root, "train.py")
     running.wait_for("model epoch 3/")
     os.kill(running.pid, signal.SIGKILL)
@@ -345,3 +355,267 @@ def test_interrupted_training_says_so(root: Path, number: signal.Signals) -> Non
     assert ran.status == 130
     assert "Traceback" not in ran.output
     assert shapes.read_result(root, "train")["reason"] == "interrupted"
+
+
+HEAD_ONLY = shapes.make_transfer(METHOD.FEATURE_EXTRACTION, records.FrozenLayers("all_but_head"), "frozen")
+PLAIN = shapes.make_data(())
+
+
+def extract_features(root: Path, **changes: Any) -> shapes.Ran:
+    """Train the head alone on pretrained weights without augmentation, with other sections where they are given."""
+    if not (root / "weights").is_dir():
+        write_pretrained(root)
+    return train(root, **{"model": PRETRAINED, "transfer": HEAD_ONLY, "data": PLAIN, **changes})
+
+
+def read_curve(root: Path) -> list[dict[str, float]]:
+    """Return the figures of every epoch."""
+    curve: list[dict[str, float]] = shapes.read_result(root, "train")["metrics"]["history"]
+    return curve
+
+
+@pytest.mark.parametrize("augment", [(), ("random_resized_crop", "horizontal_flip")])
+def test_training_on_kept_features_is_the_training_of_the_network(root: Path, augment: tuple[str, ...]) -> None:
+    """Head, curve and chosen epoch are those of a training without a cache, to 1e-4; dropout included."""
+    data, settings = shapes.make_data(augment), shapes.make_train(epochs=4, cached_views=4 if augment else 0)
+    ran = extract_features(root, data=data, train=settings)
+    assert ran.status == 0, ran.output
+    assert "cache: features of" in ran.output
+    kept, curve = read_weights(root), read_curve(root)
+    shutil.rmtree(root / "build")
+    plain = shapes.make_train(epochs=4, cached_views=4 if augment else 0, cache_mb=0)
+    ran = extract_features(root, data=data, train=plain)
+    assert "is too small: nothing is kept" in ran.output
+    network = read_weights(root)
+    assert all(torch.allclose(kept[name], network[name], atol=1e-4) for name in network)
+    for mine, theirs in zip(curve, read_curve(root), strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "network", ["squeezenet1_1()", "mobilenet_v3_small()", "googlenet(init_weights=False, aux_logits=False)"]
+)
+def test_heads_of_several_layers_and_dropout_learn_alike(root: Path, network: str) -> None:
+    """A head with layers after it, or with dropout before it, learns from kept features what it learns without."""
+    make = f"import torchvision\n\n\ndef make():\n    return torchvision.models.{network}\n"
+    (root / "nets/other.py").write_text(make, encoding="utf-8")
+    changes = {"model": records.Model("nets/other.py:make", "none", records.InputSize(32, 32)), "data": PLAIN}
+    weights = []
+    for cache_mb in (100, 0):
+        shutil.rmtree(root / "build", ignore_errors=True)
+        ran = train(root, transfer=HEAD_ONLY, train=shapes.make_train(cache_mb=cache_mb), **changes)
+        assert ran.status == 0, ran.output
+        assert ("cache: features of" in ran.output) == (cache_mb > 0)
+        weights.append(read_weights(root))
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-4) for name in weights[0])
+
+
+def test_kept_features_serve_other_settings_of_the_head(root: Path) -> None:
+    """Another rate computes no feature again; other weights of the backbone or other images do."""
+    assert extract_features(root).status == 0
+    cache = root / "build/shapes/cache"
+    files = {path: path.stat().st_mtime_ns for path in cache.glob("*/*.pth")}
+    assert len(files) == 2  # training and validation images
+    settings = shapes.make_train(
+        optimizer=records.Optimizer("sgd", 0.1, 0.0, 0.9, True), batch_size=6, label_smoothing=0.1
+    )
+    assert extract_features(root, train=settings).status == 0
+    assert {path: path.stat().st_mtime_ns for path in cache.glob("*/*.pth")} == files
+    state = torch.load(root / "weights/tiny.pth", weights_only=True)
+    torch.save({**state, "stem.0.bias": state["stem.0.bias"] + 1.0}, root / "weights/tiny.pth")
+    assert extract_features(root).status == 0
+    assert len(list(cache.glob("*/*.pth"))) == 4
+    (root / "data/shapes/train/across/00.png").unlink()
+    assert extract_features(root).status == 0
+    assert len(list(cache.glob("*/*.pth"))) == 5  # the validation images are the same
+
+
+def test_the_cache_is_bounded_and_removes_only_its_own(root: Path) -> None:
+    """What was used longest ago makes room; a file that is not of the cache stays."""
+    small = shapes.make_train(cache_mb=1)
+    assert extract_features(root, train=small).status == 0
+    cache = root / "build/shapes/cache"
+    old = cache / ("0" * 64)
+    old.mkdir()
+    (old / "00000000-00000063.pth").write_bytes(bytes(2_000_000))
+    (old / "notes.txt").write_text("mine", encoding="utf-8")
+    shutil.rmtree(root / "build/shapes/train")
+    assert extract_features(root, train=small).status == 0
+    assert [path.name for path in old.iterdir()] == ["notes.txt"]
+
+
+def test_bf16_features_are_near(root: Path) -> None:
+    """precision: bf16 computes the training features in bf16, and the head learns as well."""
+    ran = extract_features(root, train=shapes.make_train(epochs=3, precision="bf16"))
+    assert ran.status == 0, ran.output
+    assert "bf16, folded" in ran.output
+
+
+def test_what_is_random_before_the_head_is_not_kept(root: Path) -> None:
+    """A network with randomness of its own, which no layer shows, is trained as a whole."""
+    write_pretrained(root)
+    path = root / "nets/tiny.py"
+    text = path.read_text(encoding="utf-8").replace("from torch import nn", "import torch\nfrom torch import nn")
+    text = text.replace("self.stem(x)", "self.stem(x) + torch.rand(1) * self.training")
+    path.write_text(text, encoding="utf-8")
+    ran = extract_features(root)
+    assert ran.status == 0, ran.output
+    assert "not the same in every epoch: nothing is kept" in ran.output
+
+
+def test_equal_training_gives_equal_bytes(root: Path) -> None:
+    """model.pth and model.json of two processes are the same files."""
+    digests = []
+    for _ in range(2):
+        shutil.rmtree(root / "build", ignore_errors=True)
+        assert train(root).status == 0
+        digests.append(shapes.read_result(root, "train")["outputs"])
+    assert digests[0] == digests[1]
+
+
+NO_SCHEDULE = records.Scheduler("none", 10, 0.1)
+
+
+def test_a_finished_training_goes_on_with_more_epochs(root: Path) -> None:
+    """Two epochs and then four are four epochs, bit for bit; the first two are not trained again."""
+    longer = shapes.make_train(epochs=4, scheduler=NO_SCHEDULE, early_stopping=None)
+    assert train(root, train=longer).status == 0
+    whole = (root / "build/shapes/train/model.pth").read_bytes()
+    shutil.rmtree(root / "build")
+    assert train(root, train=shapes.make_train(epochs=2, scheduler=NO_SCHEDULE, early_stopping=None)).status == 0
+    ran = train(root, train=longer)
+    assert "going on after epoch 2" in ran.output
+    assert "epoch 2/4" not in ran.output
+    assert (root / "build/shapes/train/model.pth").read_bytes() == whole
+
+
+def test_what_makes_a_training_start_anew_is_said(root: Path) -> None:
+    """Patience goes on; a rate, and with a cosine the number of epochs, begin again with the reason."""
+    assert train(root).status == 0
+    ran = train(root, train=shapes.make_train(early_stopping=records.EarlyStopping("val_loss", 9)))
+    assert "going on after epoch 2" in ran.output
+    assert "model epoch" not in ran.output
+    ran = train(root, train=shapes.make_train(epochs=3))
+    assert "starting anew: EPOCHS was 2, is 3" in ran.output
+    ran = train(root, train=shapes.make_train(epochs=3, optimizer=records.Optimizer("adam", 0.01, 0.0, 0.9)))
+    assert "starting anew: LEARNING_RATE was 0.001, is 0.01" in ran.output
+
+
+SCHEDULES = [("cosine", 2), ("step", 0), ("exponential", 1), ("one_cycle", 0), ("none", 2)]
+
+
+@pytest.mark.parametrize(("schedule", "warmup"), SCHEDULES)
+def test_every_schedule_goes_on_exactly(root: Path, schedule: str, warmup: int) -> None:
+    """A training killed after two of four epochs has the rates and the weights of an unbroken one."""
+    settings = shapes.make_train(
+        epochs=5,
+        scheduler=records.Scheduler(schedule, 2, 0.5, warmup),
+        optimizer=records.Optimizer("adamw", 1e-3, 0.01, 0.9),
+        early_stopping=None,
+        ema=0.9,
+        accumulate=2,
+        clip_norm=1.0,
+        label_smoothing=0.1,
+    )
+    assert train(root, train=settings).status == 0
+    whole = (root / "build/shapes/train/model.pth").read_bytes()
+    shutil.rmtree(root / "build/shapes/train")
+    running = shapes.start_script(root, "train.py")
+    running.wait_for("model epoch 2/5: train")
+    os.kill(running.pid, signal.SIGKILL)
+    running.finish()
+    ran = shapes.run_script(root, "train.py")
+    assert ran.status == 0, ran.output
+    assert "going on after epoch" in ran.output
+    assert (root / "build/shapes/train/model.pth").read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "nadam", "radam", "rmsprop", "sgd"])
+def test_every_optimizer_trains_with_rates_by_layer(root: Path, name: str) -> None:
+    """Backbone and head have rates of their own, and blocks begin to learn one after the other."""
+    optimizer = records.Optimizer(name, 1e-2, 0.0, 0.9, name == "sgd", (0.9, 0.99), 1e-4, 0.5)
+    ran = train(root, train=shapes.make_train(epochs=2, optimizer=optimizer, unfreeze_epochs=1))
+    assert ran.status == 0, ran.output
+
+
+def test_blocks_learn_from_the_head_backwards(root: Path) -> None:
+    """With unfreeze_epochs: 1 and two epochs the head and the last block move, the first block does not."""
+    before = write_pretrained(root)
+    assert train(root, model=PRETRAINED, train=shapes.make_train(epochs=2, unfreeze_epochs=1)).status == 0
+    after = read_weights(root, "model.last.pth")["model"]
+    moved = {name.split(".")[0] for name in after if name not in before or not torch.equal(after[name], before[name])}
+    assert moved == {"fc", "body"}
+
+
+def test_kept_scores_of_the_teacher_teach_the_same(root: Path) -> None:
+    """A distillation without augmentation asks the teacher once for each image, and ends with the same weights."""
+    assert train(root, train=shapes.make_train(epochs=2)).status == 0
+    (root / "weights").mkdir()
+    shutil.copy(root / "build/shapes/train/model.pth", root / "weights/teacher.pth")
+    teacher = records.Teacher("nets/tiny.py:make", "weights/teacher.pth", 4.0, 0.9)
+    weights = []
+    for cache_mb in (100, 0):
+        shutil.rmtree(root / "build", ignore_errors=True)
+        changes = {"data": PLAIN, "transfer": shapes.make_transfer(METHOD.DISTILLATION, teacher=teacher)}
+        ran = train(root, train=shapes.make_train(cache_mb=cache_mb), **changes)
+        assert ran.status == 0, ran.output
+        assert ("the teacher's scores of 36 images" in ran.output) == (cache_mb > 0)
+        weights.append(read_weights(root))
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-4) for name in weights[0])
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_two_processes_train_as_one(root: Path, kept: bool) -> None:
+    """torchrun with two processes on gloo gives the weights of one process to 1e-4; batch-norm is frozen."""
+    settings = shapes.make_train(epochs=2, cache_mb=100 if kept else 0, batch_size=7)
+    changes = {"transfer": HEAD_ONLY if kept else shapes.make_transfer(batchnorm="frozen"), "train": settings}
+    path = root / "nets/tiny.py"
+    path.write_text(path.read_text(encoding="utf-8").replace("nn.Dropout(0.2)", "nn.Identity()"), encoding="utf-8")
+    assert extract_features(root, **changes).status == 0
+    alone = read_weights(root)
+    shutil.rmtree(root / "build/shapes/train")
+    shutil.rmtree(root / "build/shapes/cache", ignore_errors=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    script = str(root / "generated/shapes/train.py")
+    done = subprocess.run([*command, script], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("best epoch") == 1
+    together = read_weights(root)
+    assert all(torch.allclose(alone[name], together[name], atol=1e-4) for name in alone)
+
+
+def test_history_is_a_table_and_the_log_tells_speed_and_time(root: Path) -> None:
+    """history.csv has a row for every epoch, and each line of the log images a second and the time left."""
+    ran = train(root, train=shapes.make_train(epochs=3))
+    with (root / "build/shapes/train/history.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[2]["val_accuracy"]) == pytest.approx(read_curve(root)[2]["val_accuracy"], abs=1e-3)
+    assert len(re.findall(r"model epoch \d/3: train .* images/s, \d+ s left", ran.output)) == 3
+
+
+def test_batch_norm_with_one_image_is_one_line(root: Path) -> None:
+    """A batch of one image ends with exit status 2 where batch-norm learns from a single value."""
+    path = root / "nets/tiny.py"
+    text = path.read_text(encoding="utf-8").replace(
+        "nn.AdaptiveAvgPool2d(1)", "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(16))"
+    )
+    path.write_text(text, encoding="utf-8")
+    ran = train(root, train=shapes.make_train(batch_size=1))
+    assert ran.status == 2
+    assert "error: train.batch_size: batch-norm cannot learn from a batch of one image" in ran.output
+    assert "Traceback" not in ran.output
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"device": "cuda"}, "train.device is cuda"), ({"precision": "fp16"}, "train.precision is fp16")],
+)
+def test_a_gpu_that_is_not_there_is_one_line(root: Path, settings: dict[str, Any], words: str) -> None:
+    """A GPU demanded where none is ends with exit status 3 and the key of the spec."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    ran = train(root, train=shapes.make_train(**settings))
+    assert ran.status == 3
+    assert words in ran.output
+    assert "Traceback" not in ran.output

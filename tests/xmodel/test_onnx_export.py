@@ -16,7 +16,7 @@ from torch import nn
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-from dpuforge.emulator.export.onnx_file import export_onnx  # noqa: E402
+from dpuforge.emulator.export.to_onnx.onnx_file import export_onnx  # noqa: E402
 from dpuforge.emulator.export.xmodel_builder import ExportError  # noqa: E402
 from dpuforge.emulator.nndct.torch_quantizer import torch_quantizer  # noqa: E402
 from dpuforge.emulator.quantise.steps import CastStep, FixStep, ScaleStep  # noqa: E402

@@ -140,6 +140,9 @@ def estimate(
     what: Annotated[Path, typer.Argument(help="A spec, or an .xmodel file.")],
     board: Annotated[list[str] | None, typer.Option(help="The board; may be repeated. Default: every board.")] = None,
     release: Annotated[str, typer.Option(help="Vitis AI release; default: the spec's, or the newest.")] = "",
+    fit: Annotated[
+        Path | None, typer.Option(help="Folder of results that `dpuforge board` measured: corrects the estimate.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Predict DPU/CPU partition, subgraphs, workload, latency and frames per second, with an 80 % band.
@@ -152,6 +155,11 @@ def estimate(
 
     of_what = estimate_spec if what.suffix in (".yaml", ".yml") else estimate_xmodel
     estimates = of_what(what, tuple(board or ()), release)
+    if fit is not None:
+        from dpuforge.board.fit_results import correct_estimate, read_measurements
+
+        measurements = read_measurements(fit)
+        estimates = tuple(correct_estimate(found, measurements) for found in estimates)
     if json_:
         documents = [found.to_json() for found in estimates]
         print_json(documents[0] if len(board or ()) == 1 else documents)

@@ -32,6 +32,7 @@ def plan(
     fresh, stale, or depends on what an earlier one yields; one whose tool is not here is named so.
     """
     from dpuforge import pipeline, planning, running
+    from dpuforge.board.measured import describe_boards
     from dpuforge.execute.run_stages import Selection
 
     request = running.Request(toolchain or "", tuple(board or ()), Selection(start, until))
@@ -40,17 +41,21 @@ def plan(
     files = pipeline.render(planned)
     changes = pipeline.compare(job, files)
     seen = planning.foresee(job, planned, files, changes, request)
+    boards = describe_boards(job)
     rows = [{"path": change.path, "change": change.change.value, "why": change.why} for change in changes]
     if out is not None:
         planning.save_plan(out, request, planning.describe_plan(job, planned, files, seen.rows))
     if json_:
         stages = [{**vars(row), "state": row.state.value} for row in seen.rows]
-        print_json({"project": job.project.project, "files": rows, "stages": stages, "note": seen.note})
+        document = {"project": job.project.project, "files": rows, "stages": stages, "note": seen.note}
+        print_json({**document, "boards": boards})
     else:
         for row in rows:
             why = f" ({row['why']})" if row["why"] else ""
             print(f"{paint(row['change'], 9)} {job.project.project}/{row['path']}{why}")
         _print_stages(seen)
+        for name, said in boards.items():
+            print(f"{name}: {said}")
     pending = bool(rows) or any(row.pending for row in seen.rows)
     raise typer.Exit(ExitCode.DRIFT if pending else ExitCode.DONE)
 

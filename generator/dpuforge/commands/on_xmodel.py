@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,40 +45,63 @@ def show(file: File, json_: Json = False) -> None:
 def run(
     file: File,
     input_: Annotated[Path, typer.Option("--input", help="float32 array (N, H, W, C), .npy.")],
-    output: Annotated[Path, typer.Option("--output", help="Where the float32 outputs go, .npy.")],
+    output: Annotated[
+        Path, typer.Option("--output", help="Where the float32 output goes, .npy; of several outputs, .npz.")
+    ],
     batch: Annotated[int, typer.Option(min=1, help="Images per step.")] = 8,
+    exponent: Annotated[
+        float | None, typer.Option(help="Exponent of aten::pow, which files of AMD's tool leave out.")
+    ] = None,
 ) -> None:
     """Execute an uncompiled xmodel on integers, as the DPU computes.
 
+    A .npz holds output_0, output_1, ... in forward's order, and in `names` the xmodel's tensor of each.
+
     Example: dpuforge xmodel run ResNet_int.xmodel --input x.npy --output y.npy
     """
-    import numpy as np
-
-    from dpuforge.xmodel.integers.run import run_xmodel
+    from dpuforge.xmodel.forward_outputs import forward_outputs, knows_forward
+    from dpuforge.xmodel.integers.run import run_outputs
     from dpuforge.xmodel.read import read_xmodel
 
-    try:
-        images = np.load(input_, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FormatError(f"{input_}: not a .npy array: {error}", "save it with numpy.save") from error
-    if not isinstance(images, np.ndarray):
-        raise FormatError(f"{input_}: several arrays, one is expected", "save it with numpy.save, not numpy.savez")
-    graph = read_xmodel(file)
+    images, graph = _load_images(input_), read_xmodel(file)
+    count = len(forward_outputs(graph))
+    if count > 1 and output.suffix != ".npz":
+        raise UsageError(f"{file} has {count} outputs, and {output} holds one", f"write --output {output.stem}.npz")
     print_message("emulation: dpuforge executes the integers of the xmodel; no DPU is used")
     with make_progress(transient=True) as bar:
         task = bar.add_task("images", total=len(images) if images.ndim else 0, note="")
-        result = run_xmodel(graph, images, batch_size=batch, progress=lambda done, _: bar.update(task, completed=done))
-    _save_array(output, result)
-    print_message(f"{output}: {result.shape} {result.dtype}")
+        found = run_outputs(graph, images, batch, lambda done, _: bar.update(task, completed=done), exponent=exponent)
+    _save_arrays(output, found)
+    for number, (name, result) in enumerate(found.items()):
+        print_message(f"{output}: output_{number} is {name}: {result.shape} {result.dtype}")
+    if not knows_forward(graph):
+        print_message("AMD's files do not say in which order forward returns these: this is the file's order")
 
 
-def _save_array(path: Path, array: Any) -> None:
-    """Write a .npy file in one step, under exactly the name given."""
+def _load_images(path: Path) -> Any:
+    """Return the one array of a .npy file."""
     import numpy as np
 
     try:
+        images = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise FormatError(f"{path}: not a .npy array: {error}", "save it with numpy.save") from error
+    if not isinstance(images, np.ndarray):
+        raise FormatError(f"{path}: several arrays, one is expected", "save it with numpy.save, not numpy.savez")
+    return images
+
+
+def _save_arrays(path: Path, found: Mapping[str, Any]) -> None:
+    """Write a .npy file of the one array, or a .npz file of all, in one step, under exactly the name given."""
+    import numpy as np
+
+    arrays = {f"output_{number}": array for number, array in enumerate(found.values())}
+    try:
         with replacing(path) as partial, partial.open("wb") as stream:
-            np.save(stream, array)
+            if path.suffix == ".npz":
+                np.savez(stream, names=np.array(list(found)), **arrays)
+            else:
+                np.save(stream, next(iter(found.values())))
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 

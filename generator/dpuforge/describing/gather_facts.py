@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from dpuforge.describing.draw_network import describe_hardware
-from dpuforge.execute.results import read_result
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan
 from dpuforge.records.result import StageResult, Status
@@ -31,12 +30,20 @@ _FILES = (
 )
 
 
-def gather_facts(job: Job, plan: Plan, results: Mapping[str, StageResult], outdated: Mapping[str, str]) -> Facts:
-    """Return the facts of a project; files of stages that have not run, or are outdated, are left out."""
+def gather_facts(
+    job: Job,
+    plan: Plan,
+    results: Mapping[str, StageResult],
+    outdated: Mapping[str, str],
+    visits: Mapping[str, Mapping[str, Any]],
+) -> Facts:
+    """Return the facts of a project; files of stages that have not run, or are outdated, are left out.
+
+    visits maps boards to what `dpuforge board` found on them with the present network.
+    """
     current = {key: result for key, result in results.items() if key not in outdated}
     names = [name for name in _FILES if name.partition("/")[0] in current]
-    boards = {target.board: _read_board(job.build / "board" / target.board) for target in job.targets}
-    measured = {board: found for board, found in boards.items() if found}
+    measured = {board: _describe_visit(found) for board, found in visits.items()}
     files = {name: content for name in names if (content := read_data(job.build / name)) is not None}
     hardware = describe_hardware(job, current, measured)
     return Facts(_describe_spec(job), files, hardware, measured, tuple(stage.key for stage in plan.stages))
@@ -77,22 +84,18 @@ def _parse_cell(cell: Any) -> Any:
         return cell
 
 
-def _read_board(folder: Path) -> dict[str, Any]:
-    """Return what was measured on a board, {} where nothing was; of a failed visit the reason alone counts."""
-    result = read_result(folder)
-    if result is None:
-        return {}
-    metrics, name = result.metrics, str(result.toolchain.get("name", ""))
-    answers = metrics.get("answers") if result.status is Status.DONE else None
-    rows = (metrics.get("bench") or {}).get("rows", ()) if result.status is Status.DONE else ()
+def _describe_visit(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was measured on a board; of a failed visit the reason alone counts."""
+    done = found.get("status") == Status.DONE.value
+    answers = (found.get("answers") if done else None) or {}
+    rows = ((found.get("bench") if done else None) or {}).get("rows", ())
     return {
-        **{key: (answers or {}).get(key) for key in ("accuracy", "interval", "images", "accuracy_here", "mcnemar")},
+        **{key: answers.get(key) for key in ("accuracy", "interval", "images", "accuracy_here", "mcnemar")},
         "fps": max((row["end_to_end"]["fps"] for row in rows), default=None),
-        "outputs": metrics.get("outputs"),
-        "host": metrics.get("host"),
-        "toolchain": name,
-        "emulated": bool(metrics.get("emulated")) or "emulat" in name,
-        "reason": result.reason or metrics.get("note") or "",
+        "outputs": found.get("outputs"),
+        "toolchain": f"{'emulated board' if found.get('emulated') else 'board'} {found.get('host', '')}".strip(),
+        "emulated": bool(found.get("emulated")),
+        "reason": found.get("reason") or found.get("note") or "",
     }
 
 

@@ -18,7 +18,7 @@ from dpuforge.emulator.integer.calibration_calls import economise_calls
 from dpuforge.emulator.integer.integer_plan import Quantised
 from dpuforge.emulator.integer.integer_run import Evaluation, EvaluationPath
 from dpuforge.emulator.prepare.passes import prepare_graph
-from dpuforge.emulator.quantise.bias_correction import BiasCorrector
+from dpuforge.emulator.quantise.bias_correction import BiasCorrector, count_near_border
 from dpuforge.emulator.quantise.points import Points, is_compute, place_points, place_typed_points
 from dpuforge.emulator.quantise.settings import Settings
 from dpuforge.emulator.quantise.shift_limits import FixPositions, adjust_positions
@@ -200,8 +200,7 @@ class QuantisedGraph:
         corrector = self._correctors.get(node.parameters.get("bias", ""))
         if corrector is not None and not corrector.stopped:
             exact = call_node(node, values, self.graph.tensors, 1)
-            channel = exact.dim() - 1 if node.traits.group is Group.DENSE else 1
-            corrector.observe(result, exact, channel)
+            corrector.observe(result, exact, _channel_axis(node, exact))
         return result
 
     def _calibrate_output(self, node: Node, value: torch.Tensor) -> torch.Tensor:
@@ -257,6 +256,12 @@ class QuantisedGraph:
         if self.settings.config.target_device == "DPU" and not self.adjusted:
             self._adjust()
             self.adjusted = True
+
+    def count_unsure_biases(self) -> tuple[int, int]:
+        """Return how many corrected biases lie too near a rounding border to be sure of, and how many there are."""
+        steps = {key: step for key in self.corrections if isinstance(step := self.steps.param.get(key), FixStep)}
+        near = sum(count_near_border(self.parameter(k), self.corrections[k], step.fix) for k, step in steps.items())
+        return near, sum(self.corrections[key].numel() for key in steps)
 
     def _corrections_outside(self) -> dict[str, torch.Tensor]:
         """Return the corrections of layers that stay in float: the real tool lists them, as zeros."""
@@ -347,3 +352,10 @@ def _pick(values: Values, ref: Ref) -> torch.Tensor:
 
 def _put(items: Any, index: int, value: torch.Tensor) -> tuple[Any, ...]:
     return (*items[:index], value, *items[index + 1 :])
+
+
+def _channel_axis(node: Node, value: torch.Tensor) -> int | None:
+    """Return the axis whose errors bias correction keeps apart; None for Conv1d, which the real tool averages whole."""
+    if node.traits.group is Group.DENSE:
+        return value.dim() - 1
+    return 1 if value.dim() > 3 else None

@@ -24,8 +24,17 @@ def read_seen(folder: Path) -> Seen:
         found = json.loads((folder / SEEN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    good = isinstance(found, dict) and all(isinstance(item, dict) and "files" in item for item in found.values())
-    return found if good else {}
+    return found if isinstance(found, dict) and all(map(_is_source, found.values())) else {}
+
+
+def _is_source(item: Any) -> bool:
+    """Say whether an entry of the file is what prepare writes of a folder or a CSV file."""
+    if not isinstance(item, dict) or not isinstance(item.get("files"), dict):
+        return False
+    if not isinstance(item.get("left_out", {}), dict) or not isinstance(item.get("classes", []), list):
+        return False
+    rows = item["files"].values()
+    return all(isinstance(row, list) and list(map(type, row)) == [int, int, str] for row in rows)
 
 
 def find_data_changes(seen: Seen, sources: Sequence[str], root: Path, trusting: bool = True) -> Iterator[str]:

@@ -26,7 +26,7 @@ def read_result(folder: Path) -> StageResult | None:
     """Return the result a stage left in its folder, or None where there is none that can be read."""
     try:
         return parse_result(json.loads((folder / RESULT).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

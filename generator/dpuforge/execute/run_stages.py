@@ -19,7 +19,7 @@ from dpuforge.execute.compile_log import find_failures
 from dpuforge.execute.log_scan import scan_log
 from dpuforge.execute.process import Limit, Overrun, explain_exit, run_logged
 from dpuforge.execute.results import RESULT, hash_file, read_result, write_result
-from dpuforge.execute.staleness import Present, explain_staleness
+from dpuforge.execute.staleness import Present, explain_staleness, is_imported
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.result import StageResult, Status
@@ -178,11 +178,24 @@ class _StageRun:
             kept = earlier if earlier.checked or earlier.status is Status.SKIPPED else self._keep(earlier)
             self.observer.finish(self.stage.key, kept, True)
             return kept
+        if earlier is not None and is_imported(earlier) and not forced:
+            return self._refuse_import(earlier, why)
         result = self._skip()
         if result is None:
             self.observer.start(self.stage.key, why or "asked for with --from")
             result = self._execute()
         write_result(self.folder, result)
+        self.observer.finish(self.stage.key, result, False)
+        return result
+
+    def _refuse_import(self, earlier: StageResult, why: str) -> StageResult:
+        """Fail without touching an imported calibration that no longer fits: the user chooses what becomes of it."""
+        reason = (
+            f"the imported calibration no longer fits: {why}; import one that does with `dpuforge import-calibration "
+            f"SPEC FOLDER`, or calibrate here with `dpuforge run SPEC --from {self.stage.name}`"
+        )
+        self.observer.start(self.stage.key, why)
+        result = earlier.with_changes(status=Status.FAILED, reason=reason, seconds=0.0)
         self.observer.finish(self.stage.key, result, False)
         return result
 

@@ -72,7 +72,14 @@ def explain_changes(stage: PlannedStage, result: StageResult, present: Present) 
 
 
 def find_changes(stage: PlannedStage, result: StageResult, present: Present) -> Iterator[str]:
-    """Yield every difference between what decided a result and what would now, and what became of its outputs."""
+    """Yield every difference between what decided a result and what would now, and what became of its outputs.
+
+    Scripts, images and toolchain did not make an imported calibration and do not decide it.
+    """
+    if is_imported(result):
+        yield from _compare_files(result.inputs, (), present, "changed, which the import was made for")
+        yield from _compare_files(result.outputs, (), present, "of the import was changed")
+        return
     if not result.says_why:
         yield "its result does not say what decided it: made by an older dpuforge, or by hand"
         return
@@ -165,3 +172,8 @@ def _is_same(one: str, two: str) -> bool:
     if ("+" in one) != ("+" in two):
         return one.partition("+")[0] == two.partition("+")[0]
     return one == two
+
+
+def is_imported(result: StageResult) -> bool:
+    """Say whether a result was made elsewhere and taken over (`dpuforge import-calibration`)."""
+    return result.status is Status.DONE and "imported" in result.metrics

@@ -13,6 +13,7 @@ from typing import Any
 from dpuforge.load.quantization import to_quant_json
 from dpuforge.load.rules import read_class_names
 from dpuforge.records.project import (
+    Adjust,
     BoardChoice,
     Calibration,
     Classes,
@@ -134,11 +135,16 @@ def _build_layers(value: str | Spec) -> FrozenLayers:
 def _build_train(spec: Spec) -> Train:
     stopping = spec["early_stopping"]
     converted = {
-        "optimizer": Optimizer(**_real(spec["optimizer"], "lr", "weight_decay", "momentum")),
+        "optimizer": _build_optimizer(spec["optimizer"]),
         "scheduler": Scheduler(**_real(spec["scheduler"], "gamma")),
         "early_stopping": None if stopping is None else EarlyStopping(**stopping),
     }
-    return Train(**{**spec, **converted})
+    return Train(**{**_real(spec, "label_smoothing", "ema", "clip_norm"), **converted})
+
+
+def _build_optimizer(spec: Spec) -> Optimizer:
+    real = _real(spec, "lr", "weight_decay", "momentum", "backbone_lr", "layer_decay")
+    return Optimizer(**{**real, "betas": (float(spec["betas"][0]), float(spec["betas"][1]))})
 
 
 def _build_quantization(spec: Spec) -> Quantization:
@@ -148,6 +154,7 @@ def _build_quantization(spec: Spec) -> Quantization:
         "layers": tuple(spec["layers"]),
         "calibration": Calibration(**calibration),
         "fast_finetune": FastFinetune(**spec["fast_finetune"]),
+        "adjust": Adjust(**_real(spec["adjust"], "lr")),
         "int8_config": to_quant_json(spec),
     }
     return Quantization(**_real(fields, "max_accuracy_drop"))
@@ -166,4 +173,4 @@ def _build_run(spec: Spec) -> Run:
 
 def _real(spec: Spec, *keys: str) -> dict[str, Any]:
     """Return the block with the named keys as floats: a user may write 1 for 1.0."""
-    return {key: float(value) if key in keys else value for key, value in spec.items()}
+    return {key: float(value) if key in keys and value is not None else value for key, value in spec.items()}

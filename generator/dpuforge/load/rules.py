@@ -16,6 +16,7 @@ from dpuforge.load.defaults import look_up
 from dpuforge.load.findings import Finding, Path, show_value
 from dpuforge.load.forms import check_board
 from dpuforge.load.quantization import check_quantization
+from dpuforge.load.sections import training
 from dpuforge.records.hardware import Catalogue
 
 MIN_CALIBRATION_IMAGES = 100
@@ -266,39 +267,8 @@ def _check_builtin_classes(context: Context) -> Iterator[Finding]:
 # --- training ---
 
 
-def _check_teacher(context: Context) -> Iterator[Finding]:
-    distils, teacher = context.get("transfer.method") == "distillation", context.get("transfer.teacher")
-    if distils and teacher is None:
-        remedy = "add teacher: {backbone: resnet50}, best with the path of weights trained on the same classes"
-        yield Finding(("transfer", "teacher"), "method distillation needs a teacher", remedy, at_key=True)
-    elif teacher is not None and not distils:
-        what = f"a teacher is used by distillation alone, got method {context.get('transfer.method')}"
-        yield Finding(("transfer", "teacher"), what, "write method: distillation, or remove the teacher", at_key=True)
-
-
-def _check_teacher_trained(context: Context) -> Iterator[Finding]:
-    weights = context.get("transfer.teacher.weights")
-    if weights is not None and not is_weights_file(weights):
-        what = f"the teacher's head starts untrained on these classes, got {show_value(weights)}"
-        remedy = "give the path of a state_dict that was trained on the same classes"
-        yield _finding("transfer.teacher.weights", what, remedy, "warning")
-
-
-def _check_freeze(context: Context) -> Iterator[Finding]:
-    if (
-        context.get("transfer.method") == "feature_extraction"
-        and context.get("transfer.freeze.layers") != "all_but_head"
-    ):
-        layers = show_value(context.get("transfer.freeze.layers"))
-        what = f"feature_extraction trains the head alone, and this lets more layers learn, got {layers}"
-        yield _finding("transfer.freeze.layers", what, "write all_but_head, or method: fine_tuning", "warning")
-
-
-def _check_momentum(context: Context) -> Iterator[Finding]:
-    path: Path = ("train", "optimizer", "momentum")
-    if path in context.written and context.get("train.optimizer.name") != "sgd":
-        value = context.get("train.optimizer.momentum")
-        yield Finding(path, f"adam does not use momentum, got {value}", "write name: sgd, or remove it", "warning")
+def _check_section(check: Callable[[Mapping[str, Any]], Iterator[Finding]]) -> Callable[[Context], Iterator[Finding]]:
+    return lambda context: check(context.spec)
 
 
 # --- quantisation ---
@@ -390,10 +360,11 @@ RULES = (
     Rule(("data.augment",), _check_augment),
     Rule(("classes",), _check_class_file),
     Rule(("classes", "data.source"), _check_builtin_classes),
-    Rule(("transfer.method", "transfer.teacher"), _check_teacher),
-    Rule(("transfer.teacher",), _check_teacher_trained),
-    Rule(("transfer.method", "transfer.freeze.layers"), _check_freeze),
-    Rule(("train.optimizer",), _check_momentum),
+    Rule(("transfer.method", "transfer.teacher", "transfer.freeze.layers"), _check_section(training.check_transfer)),
+    Rule(("transfer.teacher",), _check_section(training.check_teacher_trained)),
+    Rule(("train",), lambda context: training.check_unused_keys(context.spec, context.written)),
+    Rule(("train", "transfer.freeze"), _check_section(training.check_rates)),
+    Rule(("train", "transfer", "data.augment"), _check_section(training.check_views)),
     Rule(("quantization.calibration",), _check_calibration),
     Rule(("target.vitis_ai",), _check_release),
     Rule((), _check_boards),

@@ -18,13 +18,15 @@ MakeContext = Callable[[Project, Sequence[BoardTarget], Release], Any]
 class Artifact:
     """One row: a file made once a project; path may hold {net}, the network's name.
 
-    template defaults to the template of the same path; make_context gives what is derived for it, where anything is.
+    template defaults to the template of the same path; make_context gives what is derived for it, where anything is;
+    wanted says whether a project has the file.
     """
 
     path: str
     make_context: MakeContext | None = None
     template: str = ""
     executable: bool = False
+    wanted: Callable[[Project], bool] = lambda project: True
 
 
 def _of_project(make: Callable[[Project], Any]) -> MakeContext:
@@ -55,13 +57,20 @@ ARTIFACTS = (
     Artifact("inspect_model.py",      _of_targets(contexts.make_inspect_context)),
     Artifact("quantize.py"),
     Artifact("class_maps.py"),
+    Artifact("fake_quantize.py",      wanted=lambda project: project.quantization.adjust.enabled),
+    Artifact("adjust.py",             wanted=lambda project: project.quantization.adjust.enabled),
+    Artifact("import_calibration.py"),
     Artifact("evaluate.py"),
     Artifact("Snakefile",             _of_targets(flow_contexts.make_snakefile_context)),
     Artifact("compile.sh",            _of_project(flow_contexts.make_compile_context), executable=True),
     Artifact("bundle.py",             _of_project(deploy_contexts.make_bundle_context)),
     Artifact("deploy/app.py"),
+    Artifact("deploy/bench.py"),
     Artifact("deploy/preprocess.py",  _of_project(contexts.make_preprocess_context), "preprocess.py.j2"),
     Artifact("deploy/preprocess.hpp", _of_project(deploy_contexts.make_header_file_context)),
+    Artifact("deploy/app.cpp"),
+    Artifact("deploy/CMakeLists.txt"),
+    Artifact("deploy/{net}.service", None, "deploy/network.service.j2"),
     Artifact("deploy/{net}.prototxt", _of_project(deploy_contexts.make_prototxt_context), "deploy/network.prototxt.j2"),
     Artifact("deploy/README.md",      deploy_contexts.make_readme_context),
 )
@@ -85,7 +94,7 @@ NETWORK_CHECK = (
 def plan_files(project: Project, targets: Sequence[BoardTarget], release: Release) -> tuple[PlannedFile, ...]:
     """Return every file that a project leads to, manifest.json excepted: it is made from the rendered others."""
     return (
-        *(_plan_artifact(row, project, targets, release) for row in ARTIFACTS),
+        *(_plan_artifact(row, project, targets, release) for row in ARTIFACTS if row.wanted(project)),
         PlannedFile("int8_config.json", document=project.quantization.int8_config),
         *(file for target in targets for file in _plan_board(target, release)),
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from dpuforge.records.hardware import BoardTarget
 from dpuforge.records.project import Preprocess, Project
 
+MIXES = ("mixup", "cutmix")  # changes of a batch, not of an image
 _ENUM_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
@@ -39,7 +40,11 @@ class ModelContext:
 
 @dataclass(frozen=True)
 class TrainContext:
-    """Context of train.py; teacher_kind is "" without a teacher, starting_files are the user's own."""
+    """Context of train.py; teacher_kind is "" without a teacher, starting_files are the user's own.
+
+    views counts the variants of an image that are cached; mixes names what mixes the images of a batch; options says
+    whether the loss takes any; depends_on_epochs that the schedule does.
+    """
 
     freezes: bool
     batchnorm_learns: bool
@@ -47,6 +52,17 @@ class TrainContext:
     teacher_weights: str | None
     teacher_kind: str
     starting_files: tuple[str, ...]
+    views: int
+    caches: bool
+    caches_features: bool
+    caches_teacher: bool
+    mixes: tuple[str, ...]
+    options: bool
+    schedules: bool
+    depends_on_epochs: bool
+    uses_rates: bool
+    uses_blocks: bool
+    uses_nn: bool
 
 
 @dataclass(frozen=True)
@@ -115,17 +131,38 @@ def make_model_context(project: Project) -> ModelContext:
 
 def make_train_context(project: Project) -> TrainContext:
     """Return the context of train.py."""
-    freeze, teacher = project.transfer.freeze, project.transfer.teacher
+    freeze, teacher, train = project.transfer.freeze, project.transfer.teacher, project.train
     teacher_kind = classify_weights(teacher.weights) if teacher else ""
     frozen_batchnorm = freeze.batchnorm == "frozen"
+    freezes = freeze.layers.rule != "none" or frozen_batchnorm
+    views = count_views(project)
+    caches_features = views > 0 and freeze.layers.rule == "all_but_head" and frozen_batchnorm
+    uses_rates = train.optimizer.backbone_lr is not None or train.optimizer.layer_decay != 1.0
+    uses_blocks = uses_rates or train.unfreeze_epochs > 0
     return TrainContext(
-        freezes=freeze.layers.rule != "none" or frozen_batchnorm,
+        freezes=freezes,
         batchnorm_learns=not frozen_batchnorm,
         uses_head=freeze.layers.rule == "all_but_head" or teacher_kind == "published",
         teacher_weights=_name_weights(teacher.weights) if teacher else None,
         teacher_kind=teacher_kind,
         starting_files=find_starting_files(project),
+        views=views,
+        caches=caches_features or (teacher is not None and views > 0),
+        caches_features=caches_features,
+        caches_teacher=teacher is not None and views > 0,
+        mixes=tuple(name for name in MIXES if name in project.data.augment),
+        options=train.balance == "weights" or train.label_smoothing > 0.0,
+        schedules=train.scheduler.name != "none" or train.scheduler.warmup_epochs > 0,
+        depends_on_epochs=train.scheduler.name in ("cosine", "one_cycle"),
+        uses_rates=uses_rates,
+        uses_blocks=uses_blocks,
+        uses_nn=freezes or caches_features or uses_blocks or train.clip_norm is not None,
     )
+
+
+def count_views(project: Project) -> int:
+    """Return how many variants of a training image there are, 0 where every epoch makes new ones."""
+    return project.train.cached_views if project.data.augment else 1
 
 
 def make_check_model_context(project: Project) -> CheckModelContext:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,9 +21,13 @@ BUNDLE_PARTS = (
     "bundle.py",
     "results.py",
     "deploy/app.py",
+    "deploy/app.cpp",
+    "deploy/bench.py",
+    "deploy/CMakeLists.txt",
     "deploy/preprocess.py",
     "deploy/preprocess.hpp",
     "deploy/{net}.prototxt",
+    "deploy/{net}.service",
 )
 
 
@@ -35,7 +39,10 @@ QUANTIZER_PACKAGES = (*NETWORK_PACKAGES, "pytorch_nndct", "dpuforge")
 
 @dataclass(frozen=True)
 class StageRow:
-    """One row: argv follows the interpreter; needs names earlier stages; per_board repeats it for every board."""
+    """One row: argv follows the interpreter; needs names earlier stages; per_board repeats it for every board.
+
+    wanted says whether a project has the stage; where it does not, nothing needs it.
+    """
 
     name: str
     does: str
@@ -48,6 +55,7 @@ class StageRow:
     uses_toolchain: bool = True
     packages: tuple[str, ...] = QUANTIZER_PACKAGES
     per_board: bool = False
+    wanted: Callable[[Project], bool] = lambda project: True
 
 
 # fmt: off
@@ -58,15 +66,20 @@ STAGES = (
              uses_toolchain=False, packages=NETWORK_PACKAGES),
     StageRow("inspect", "see which operators the DPU takes", "python", ("inspect_model.py",), ("train",),
              (*NETWORK_SCRIPTS, "quantize.py")),
+    StageRow("adjust", "adjust the float weights so that calibration quantises them well", "python", ("adjust.py",),
+             ("prepare", "train"), (*NETWORK_SCRIPTS, "quantize.py", "fake_quantize.py", "int8_config.json"),
+             uses_toolchain=False, packages=NETWORK_PACKAGES,
+             wanted=lambda project: project.quantization.adjust.enabled),
     StageRow("calibrate", "find the fix positions on calibration images", "python",
-             ("quantize.py", "--mode", "calib"), ("prepare", "train"), (*NETWORK_SCRIPTS, "int8_config.json")),
+             ("quantize.py", "--mode", "calib"), ("prepare", "train", "adjust"),
+             (*NETWORK_SCRIPTS, "int8_config.json")),
     StageRow("evaluate", "measure float and int8 accuracy on the test split", "python", ("evaluate.py",),
-             ("prepare", "train", "calibrate"),
+             ("prepare", "train", "adjust", "calibrate"),
              (*NETWORK_SCRIPTS, "pictures.py", "class_maps.py", "train.py", "quantize.py", "int8_config.json")),
     StageRow("deploy", "export xmodel, ONNX and TorchScript", "python", ("quantize.py", "--mode", "deploy"),
-             ("prepare", "train", "calibrate"), (*NETWORK_SCRIPTS, "int8_config.json")),
+             ("prepare", "train", "adjust", "calibrate"), (*NETWORK_SCRIPTS, "int8_config.json")),
     StageRow("preflight", "read the xmodel back, run it on integers, check it against each board's DPU", "dpuforge",
-             ("dpuforge.preflight", "--spec", "{spec}"), ("prepare", "train", "calibrate", "deploy"), (),
+             ("dpuforge.preflight", "--spec", "{spec}"), ("prepare", "train", "adjust", "calibrate", "deploy"), (),
              packages=("dpuforge",)),
     StageRow("compile", "compile for the board with AMD's vai_c_xir", "bash", ("compile.sh", "{board}"),
              ("deploy",), (*BUNDLE_PARTS, "boards/{board}/arch.json", "boards/{board}/board.env"), ("vai_c_xir",),
@@ -82,7 +95,10 @@ def plan_stages(
 
     settings decide the stage that no generated script runs: it reads the spec itself.
     """
-    return tuple(stage for row in STAGES for stage in _plan_row(row, project, boards, settings))
+    rows = [row for row in STAGES if row.wanted(project)]
+    planned = [stage for row in rows for stage in _plan_row(row, project, boards, settings)]
+    known = {row.name for row in rows}
+    return tuple(replace(stage, needs=tuple(name for name in stage.needs if name in known)) for stage in planned)
 
 
 def _plan_row(

@@ -162,21 +162,33 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Gradient descent: name is "adam" or "sgd"; momentum is used by sgd alone."""
+    """Gradient descent: name is one of torch.optim in small letters.
+
+    momentum is used by sgd and rmsprop, nesterov by sgd, betas by the others. backbone_lr is the rate of all but the
+    head, None where one rate serves all; layer_decay is the factor from one block to the next away from the head.
+    """
 
     name: str
     lr: float
     weight_decay: float
     momentum: float
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    backbone_lr: float | None = None
+    layer_decay: float = 1.0
 
 
 @dataclass(frozen=True)
 class Scheduler:
-    """Learning-rate schedule: name is "none", "cosine" or "step" (lr times gamma every step_epochs epochs)."""
+    """Learning-rate schedule: name is "none", "cosine", "step", "exponential" or "one_cycle".
+
+    step multiplies the rate by gamma every step_epochs epochs, exponential every epoch. warmup_epochs come before it.
+    """
 
     name: str
     step_epochs: int
     gamma: float
+    warmup_epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -191,7 +203,9 @@ class EarlyStopping:
 class Train:
     """The training loop; workers are data-loader processes, device is "auto", "cpu" or "cuda".
 
-    balance is "none", "weights" (of the loss) or "sampler".
+    balance is "none", "weights" (of the loss) or "sampler". ema is the share that averaged weights keep at a step (0:
+    no average), accumulate the batches of a step, unfreeze_epochs the epochs between two blocks that begin to learn
+    (0: all from the start). cached_views variants of an image are kept where images vary, in cache_mb at most.
     """
 
     epochs: int
@@ -203,6 +217,14 @@ class Train:
     workers: int
     device: str
     balance: str = "none"
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    clip_norm: float | None = None
+    accumulate: int = 1
+    precision: str = "auto"
+    unfreeze_epochs: int = 0
+    cached_views: int = 0
+    cache_mb: int = 2000
 
 
 @dataclass(frozen=True)
@@ -220,6 +242,17 @@ class FastFinetune:
 
     enabled: bool
     images: int
+
+
+@dataclass(frozen=True)
+class Adjust:
+    """dpuforge's own adjustment of the float weights before calibration; batch_size is of one step, lr its size."""
+
+    enabled: bool = False
+    images: int = 1000
+    steps: int = 500
+    batch_size: int = 16
+    lr: float = 3e-4
 
 
 @dataclass(frozen=True)
@@ -247,6 +280,8 @@ class Quantization:
     fast_finetune: FastFinetune
     max_accuracy_drop: float
     int8_config: Mapping[str, Any]
+    adjust: Adjust = Adjust()
+    exact_torch: bool = False
 
 
 @dataclass(frozen=True)

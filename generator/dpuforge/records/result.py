@@ -56,6 +56,7 @@ class StageResult:
 
 
 _LEFT_OUT_EMPTY = ("board", "settings", "checked", "exit_code")
+_DIGESTS = ("inputs", "outputs", "scripts")
 _MAPPINGS = ("toolchain", "inputs", "outputs", "metrics", "scripts", "settings")
 
 
@@ -65,6 +66,10 @@ def parse_result(document: Any) -> StageResult | None:
         return None
     known = {name: document[name] for name in StageResult.__dataclass_fields__ if name in document}
     if any(not isinstance(known.get(name, {}), dict) for name in _MAPPINGS if name != "settings"):
+        return None
+    if any(not isinstance(digest, str) for name in _DIGESTS for digest in known.get(name, {}).values()):
+        return None
+    if not isinstance(known.get("seconds", 0), (int, float)):
         return None
     if not isinstance(known.get("settings", {}), dict):  # an older dpuforge's digest
         del known["settings"]

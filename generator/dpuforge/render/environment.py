@@ -68,6 +68,12 @@ def format_json(value: Any, indent: int | None = 2) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
 
 
+def format_cpp_literal(value: Any) -> str:
+    """Return text as a C++ string literal of its UTF-8 bytes; octal escapes have three digits, so none runs on."""
+    plain = set(range(32, 127)) - set(b'"\\?')
+    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in str(value).encode()) + '"'
+
+
 def format_env_value(value: Any) -> str:
     """Return value as a line of data ends: 'value', which bash and Python cut out without evaluating anything.
 
@@ -109,5 +115,6 @@ def make_environment(folder: Path | None = None) -> jinja2.Environment:
     environment.filters["py_literal"] = format_py_literal
     environment.filters["sh_quote"] = format_sh_quote
     environment.filters["to_json"] = format_json
+    environment.filters["cpp_literal"] = format_cpp_literal
     environment.filters["env_value"] = format_env_value
     return environment

@@ -38,14 +38,15 @@ def build_report(
     targets: Sequence[BoardTarget],
     results: Mapping[str, StageResult],
     outdated: Mapping[str, str] | None = None,
+    measured: Mapping[str, Mapping[str, Any]] | None = None,
     facts: Facts | None = None,
 ) -> dict[str, Any]:
     """Return the document of report.json.
 
     results maps stage keys ("evaluate", "compile/KV260") to what the stages left; a stage that has not run is
     absent and its figures are null. outdated says of which of them the figures are of an earlier configuration, and
-    why: they are left out. facts hold what is not in the results themselves. Accuracies are percentages of top-1 on the
-    test split.
+    why: they are left out. measured says what `dpuforge board` found on each board, facts hold what is not in the
+    results themselves. Accuracies are percentages of top-1 on the test split.
     """
     known = facts or Facts()
     stale = dict(outdated or {})
@@ -60,9 +61,10 @@ def build_report(
         "stand_ins": _list_stand_ins(current),
         "spec_sha256": spec_sha256,
         "not_amd": sorted({step for result in current.values() for step in result.metrics.get("not_amd", ())}),
+        "calibration": _describe_calibration(current),
         "warnings": [*_warn_of_age(stale), *_gather_warnings(current)],
         "metrics": {**metrics, **evaluated},
-        "boards": {target.board: _describe_board(target, current, stale) for target in targets},
+        "boards": {target.board: _describe_board(target, current, stale, measured or {}) for target in targets},
         "stages": [_describe_stage(result, stale.get(key, "")) for key, result in results.items()],
         "ladder": build_ladder(current, known, toolchain == "emulator"),
         "training": describe_training(current, known),
@@ -77,6 +79,25 @@ def build_report(
 def _list_stand_ins(current: Mapping[str, StageResult]) -> list[str]:
     """Return the tools of AMD's that stand-ins played in a container."""
     return sorted({name for result in current.values() for name in result.toolchain.get("stand_ins", ())})
+
+
+def _describe_calibration(current: Mapping[str, StageResult]) -> list[str]:
+    """Return sentences on where the calibration and the weights came from, and what of it another torch could move."""
+    metrics = current["calibrate"].metrics if "calibrate" in current else {}
+    lines = []
+    imported = metrics.get("imported")
+    if imported:
+        maker = imported["toolchain"]["declared"]
+        lines.append(f"The calibration was not made here: imported from {imported['folder']}, made by {maker}.")
+    if metrics.get("biases"):
+        lines.append(
+            f"{metrics['biases_unsure']} of {metrics['biases']} biases lie so near a rounding border that another "
+            "version of torch could move them by one; given these calibration files, everything else is exact."
+        )
+    adjusted = current["adjust"].metrics if "adjust" in current else {}
+    if adjusted.get("adjusted"):
+        lines.append("The float weights were adjusted before calibration (adjust/model.pth).")
+    return lines
 
 
 def _warn_of_age(stale: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -101,7 +122,10 @@ def _describe_stage(result: StageResult, why_stale: str) -> dict[str, Any]:
 
 
 def _describe_board(
-    target: BoardTarget, results: Mapping[str, StageResult], stale: Mapping[str, str]
+    target: BoardTarget,
+    results: Mapping[str, StageResult],
+    stale: Mapping[str, str],
+    measured: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     compiled = results.get(f"compile/{target.board}")
     checked = results["preflight"].metrics if "preflight" in results else {}
@@ -118,4 +142,15 @@ def _describe_board(
         "cpu_ops": predicted.get("cpu_ops", []),
         "compiled": done,
         "reason": "" if done else (compiled.reason if compiled is not None else absent),
+        "measured": _describe_measured(measured.get(target.board)),
     }
+
+
+def _describe_measured(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what was measured on a board, with its best frame rate from end to end; None where nothing was."""
+    if found is None:
+        return None
+    rows = found.get("bench", {}).get("rows", ())
+    best = max((row["end_to_end"]["fps"] for row in rows), default=None)
+    shown = ("host", "emulated", "note", "status", "reason", "run", "outputs", "answers", "bench")
+    return {"fps": best, **{name: found.get(name) for name in shown}}

@@ -13,6 +13,7 @@ from enum import Enum
 from itertools import zip_longest
 from typing import Any
 
+from dpuforge.xmodel.forward_outputs import OUTPUTS
 from dpuforge.xmodel.integers.calls import CALLS, read_calls
 from dpuforge.xmodel.nouns import Attribute, Attributes, Graph, Kind, Op, OpDefinition, SubGraph, Tensor
 from dpuforge.xmodel.read import order_ops
@@ -75,7 +76,9 @@ def diff_xmodels(first: Graph, second: Graph) -> tuple[Difference, ...]:
     pairing = _Pairing(first, second)
     _pair_outputs(pairing)
     _report_unpaired(pairing)
-    ones, twos = ({key: graph.attrs[key] for key in graph.attrs if key != CALLS} for graph in (first, second))
+    ones, twos = (
+        {key: graph.attrs[key] for key in graph.attrs if key not in (CALLS, OUTPUTS)} for graph in (first, second)
+    )
     _compare_attributes(pairing, ones, twos, "graph", "graph", "")
     _compare_calls(pairing)
     _compare_subgraphs(pairing, first.root, second.root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from graphlib import TopologicalSorter
 from typing import Any
@@ -13,6 +14,7 @@ from dpuforge.errors import FormatError
 from dpuforge.xmodel import nouns
 from dpuforge.xmodel.read import order_ops, read_xmodel
 
+from .judge import TARGET_VARIABLE, asked_target, count_dpu_subgraphs
 from .partition import Parts, is_compiled, split_graph
 from .tensor import Attributed, Tensor, make_fixed_tensor, make_tensor, python_values
 
@@ -313,10 +315,21 @@ def _read_subgraph(graph: Graph, record: nouns.SubGraph, parent: Subgraph | None
 
 
 def _emulated_root(graph: Graph, parts: Parts) -> Subgraph:
-    root = Subgraph(graph, "root", graph.record.by_name, {})
+    root = Subgraph(graph, "root", graph.record.by_name, _judged(graph) if parts.dpu else {})
     rows = (("USER", parts.user), ("DPU", parts.dpu), ("CPU", parts.cpu))
     root._children = tuple(_emulated_child(graph, root, device, names) for device, names in rows if names)
     return root
+
+
+def _judged(graph: Graph) -> dict[str, Any]:
+    """Return what the partition foresees, and say it where that is not the one DPU part shown here."""
+    count = count_dpu_subgraphs(graph.record)
+    if count is None:
+        return {}
+    if count != 1:
+        text = f"the partition for {asked_target()} foresees {count} DPU subgraphs, shown here is one part"
+        print(f"dpuforge: {text}: dpuforge estimate says why; {TARGET_VARIABLE} names another DPU", file=sys.stderr)
+    return {"emulated": True, "target": asked_target(), "dpu_subgraphs": count}
 
 
 def _emulated_child(graph: Graph, root: Subgraph, device: str, names: tuple[str, ...]) -> Subgraph:

@@ -1,7 +1,7 @@
 """Uncompiled graph -> the parts that compiling would make: what the user feeds, what the DPU runs, what the CPU ends.
 
 The emulation shows one DPU part, from the first `fix` to the last ones. Where an operator in between cannot run on a
-DPU the compiler makes more; `dpuforge estimate` and the preflight stage say so, the emulation does not.
+DPU the compiler makes more: judge.py asks dpuforge's partition how many, and graph.py says it.
 """
 
 from __future__ import annotations

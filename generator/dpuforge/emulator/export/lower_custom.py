@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from dpuforge.emulator.export.custom_calls import describe_custom
-from dpuforge.emulator.export.xmodel_builder import Builder, ExportError, Held, Layout, Operand, ints, text
+from dpuforge.emulator.export.xmodel_builder import (
+    Attributes,
+    Builder,
+    ExportError,
+    Held,
+    Layout,
+    Operand,
+    flag,
+    image_dims,
+    integer,
+    ints,
+    text,
+)
 from dpuforge.emulator.graph.evaluate import call_node
-from dpuforge.emulator.graph.kinds import plain_name
-from dpuforge.emulator.graph.nodes import Node, Param, Ref
+from dpuforge.emulator.graph.listing import tool_type
+from dpuforge.emulator.graph.nodes import Node, Param, Ref, leaves
+from dpuforge.xmodel.nouns import Attribute, Kind
+
+
+def lower_elementwise(builder: Builder, node: Node) -> None:
+    """Lower to a custom op that works in any layout: the tool's own kinds that compute value by value or by channel."""
+    if len(node.shapes) != 1 or any(isinstance(leaf, Param) for leaf in _other_params(node)):
+        lower_custom(builder, node)
+        return
+    layout = builder.source(node).layout
+    builder.finish(node, _custom_op(builder, node, node.name, None, layout), layout)
+
+
+def _other_params(node: Node) -> list[Any]:
+    known = set(node.parameters.values())
+    given = leaves((node.call.args, dict(node.call.kwargs)))
+    return [leaf for leaf in given if isinstance(leaf, Param) and leaf.key not in known]
 
 
 def lower_custom(builder: Builder, node: Node) -> None:
-    """Lower to custom ops `aten::<name>` with shape and data type, in PyTorch's layout: CPU ops after compiling.
+    """Lower to custom ops of the tool's type with shape and data type, in PyTorch's layout: CPU ops after compiling.
 
     One op per result that is read; the graph carries the call, which AMD's files do not.
     """
     if not node.inputs:
         _constant(builder, node)
         return
-    read = _results_read(builder, node)
+    read = results_read(builder, node)
     if read == [None]:
         builder.finish(node, _custom_op(builder, node, node.name, None), Layout.NATIVE)
         return
@@ -44,7 +73,7 @@ def _constant(builder: Builder, node: Node) -> None:
     builder.add_extras(*ops)
 
 
-def _results_read(builder: Builder, node: Node) -> list[int | None]:
+def results_read(builder: Builder, node: Node) -> list[int | None]:
     """Return which results of a tuple the network reads or returns, in order; [None] for a value of one tensor."""
     readers = [builder.graph[name] for name in builder.consumers[node.name] if name in builder.graph.index]
     refs = (*builder.graph.output_refs, *(ref for reader in readers for ref in reader.inputs))
@@ -59,29 +88,56 @@ def _results_read(builder: Builder, node: Node) -> list[int | None]:
     return [index for index in range(len(node.shapes)) if index in found]
 
 
-def _custom_op(builder: Builder, node: Node, name: str, result: int | None) -> str:
+def _custom_op(builder: Builder, node: Node, name: str, result: int | None, layout: Layout = Layout.NATIVE) -> str:
     custom = describe_custom(node, builder.graph.tensors, result)
-    keys = {key: role for role, key in node.parameters.items()}
-    inputs, more, order = list[str](), list[tuple[str, tuple[str, ...]]](), list[int]()
-    for position, tensor in enumerate(custom.tensors):
+    keys = set(node.parameters.values())
+    inputs = list[str]()
+    for tensor in custom.tensors:
         if isinstance(tensor, Param) and tensor.key in keys:
-            parameter = builder.parameter(tensor.key, builder.quantised.quantised_parameter(tensor.key))
-            more.append((keys[tensor.key], (parameter,)))
-            continue
-        order.append(position)
-        inputs.append(_custom_input(builder, tensor))
-    order += [position for position in range(len(custom.tensors)) if position not in order]
-    kind = node.kind if "::" in node.kind else f"aten::{plain_name(node.kind)}"
-    dims = tuple(node.shape if result is None else node.shapes[result])
-    attrs: Mapping[str, Any] = {"data_type": text("FLOAT32"), "shape": ints(*dims)}
-    op = builder.emit(name, kind, dims, attrs, inputs, more)
-    builder.calls[op] = custom.call.renumbered({old: new for new, old in enumerate(order)})
+            inputs.append(builder.parameter(tensor.key, builder.quantised.quantised_parameter(tensor.key)))
+        else:
+            inputs.append(_custom_input(builder, tensor, layout))
+    shape = tuple(node.shape if result is None else node.shapes[result])
+    dims = image_dims(shape) if layout is Layout.NHWC else shape
+    attrs = {"data_type": text("FLOAT32"), "shape": ints(*dims), **TOLD[node.traits.told](builder, node)}
+    op = builder.emit(name, tool_type(node), dims, attrs, inputs)
+    builder.calls[op] = replace(custom.call, nhwc=layout is Layout.NHWC)
     return op
 
 
-def _custom_input(builder: Builder, tensor: Ref | Param) -> str:
+def _told_group_norm(builder: Builder, node: Node) -> Attributes:
+    channels, groups = builder.graph[node.inputs[0].node].shape[1], node.attributes["num_groups"]
+    return {**_affine(node, "affine"), "num_channels": integer(channels), "num_groups": integer(groups)}
+
+
+def _told_layer_norm(_: Builder, node: Node) -> Attributes:
+    shape = node.attributes["normalized_shape"]
+    sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
+    return {**_affine(node, "elementwise_affine"), "normalized_shape": ints(*sizes)}
+
+
+def _told_norm(_: Builder, node: Node) -> Attributes:
+    p, dim, keep = node.call.args[1:]
+    return {"p": Attribute(Kind.DOUBLE, float(p)), "dim": ints(dim), "keepdim": flag(keep)}
+
+
+def _affine(node: Node, word: str) -> Attributes:
+    return {word: flag("weight" in node.parameters), "eps": Attribute(Kind.DOUBLE, float(node.attributes["eps"]))}
+
+
+# What the tool's files say of a custom op beside its shape, as recorded, by the word in column `told` of kinds.py.
+TOLD: Mapping[str, Callable[[Builder, Node], Attributes]] = {
+    "": lambda _, __: {},
+    "truth": lambda _, __: {"data_type": text("bool")},
+    "group_norm": _told_group_norm,
+    "layer_norm": _told_layer_norm,
+    "norm": _told_norm,
+}
+
+
+def _custom_input(builder: Builder, tensor: Ref | Param, layout: Layout) -> str:
     if isinstance(tensor, Ref):
-        return builder.operand(tensor, Layout.NATIVE).op
+        return builder.operand(tensor, layout).op
     const = builder.make_const(tensor.key, builder.graph.tensors[tensor.key])
     builder.add_extras(const)
     return const.name

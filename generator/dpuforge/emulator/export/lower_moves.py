@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
-
-import torch
 
 from dpuforge.emulator.export.lower_custom import lower_custom
 from dpuforge.emulator.export.xmodel_builder import (
@@ -46,31 +45,27 @@ def lower_reshape(builder: Builder, node: Node) -> None:
     source = builder.operand(node.inputs[0])
     image = builder.graph[node.inputs[0].node].shape
     flattened: tuple[int, ...] = ()
-    if source.layout is Layout.NHWC and prod(source.dims[1:3]) > 1:
+    if source.layout is Layout.NHWC:
         readers = builder.consumers[node.name]
         nodes = builder.graph.index
         dense = all(reader in nodes and nodes[reader].traits.group is Group.DENSE for reader in readers)
+        dense &= prod(source.dims[1:3]) > 1  # else nothing moves
         if dense and len(node.shape) == 2 and node.shape[0] == source.dims[0]:
             flattened = tuple(image[1:])
         else:
             source = builder.operand(node.inputs[0], Layout.NATIVE)
-    sizes = [
-        builder.make_const(f"{node.name}_shape_attr_{index}_", torch.tensor([float(size)]))
-        for index, size in enumerate(node.shape)
-    ]
-    shape = builder.make(
-        f"{node.name}_shape_i0",
-        "stack",
-        (len(sizes), 1),
-        {"axis": integer(0)},
-        [("input", [size.name for size in sizes])],
-    )
-    assert shape.tensor is not None
-    shape.tensor.attrs["shape_info"] = ints(*node.shape)  # type: ignore[index]
-    builder.add_extras(*sizes[::-1], shape)
-    more = [("shape", (shape.name,))]
+    sizes = builder.sizes(f"{node.name}_shape", _asked_shape(builder, node))
+    builder.add_extras(*sizes)
+    more = [("shape", (sizes[-1].name,))]
     name = builder.emit(node.name, "reshape", tuple(node.shape), {"shape": ints(0)}, source.op, more)
     builder.finish(node, name, Layout.NATIVE, flattened=flattened)
+
+
+def _asked_shape(builder: Builder, node: Node) -> tuple[int, ...]:
+    """Return the shape that the network asked for, its -1 kept."""
+    given = [builder.resolve(size) for size in node.attributes.get("shape", ())]
+    asked = all(isinstance(size, int) for size in given) and len(given) == len(node.shape)
+    return tuple(map(int, given)) if asked else tuple(node.shape)
 
 
 def permutation_order(node: Node) -> list[int]:
@@ -97,7 +92,7 @@ def lower_permute(builder: Builder, node: Node) -> None:
 
 def lower_same(builder: Builder, node: Node) -> None:
     """Lower what changes nothing to nothing: contiguous, detach, a cast to the same type."""
-    builder.alias(node, builder.operand(node.inputs[0]))
+    builder.alias(node, builder.source(node))
 
 
 def lower_resize(builder: Builder, node: Node) -> None:
@@ -109,13 +104,17 @@ def lower_resize(builder: Builder, node: Node) -> None:
         return
     source = builder.operand(node.inputs[0], Layout.NHWC)
     height, width = node.attributes["scale"]
+    sizes = builder.sizes(f"{node.name}_size", node.attributes["size"]) if node.attributes["by_size"] else []
+    builder.add_extras(*sizes)
     attrs = {
-        "scale": Attribute(Kind.FLOAT_VEC, (float(width), float(height))),
+        "scale": Attribute(Kind.FLOAT_VEC, () if sizes else (float(width), float(height))),
         "mode": text(modes[mode]),
         "align_corners": flag(corners),
         "half_pixel_centers": flag(mode == "bilinear" and not corners),
     }
-    name = builder.emit(node.name, "resize", image_dims(node.shape), attrs, source.op, [("size", ())])
+    name = builder.emit(
+        node.name, "resize", image_dims(node.shape), attrs, source.op, [("size", [op.name for op in sizes[-1:]])]
+    )
     builder.finish(node, name, Layout.NHWC)
 
 
@@ -148,7 +147,7 @@ def lower_pad(builder: Builder, node: Node) -> None:
 
 def _slice_op(builder: Builder, node: Node, name: str, parts: list[slice | int], dims: tuple[int, ...]) -> str:
     """Add a `strided_slice`; bounds that are left open have mask bits, an integer drops its axis."""
-    source = builder.operand(node.inputs[0])
+    source = builder.source(node)
     if any(isinstance(part, int) for part in parts):
         source = builder.operand(node.inputs[0], Layout.NATIVE)
     if source.layout is Layout.NHWC:
@@ -182,9 +181,19 @@ def lower_strided_slice(builder: Builder, node: Node) -> None:
     if len(parts) != rank or not all(isinstance(part, (slice, int)) for part in parts):
         lower_custom(builder, node)
         return
+    alone = _is_alone_behind_ellipsis(index) and builder.source(node).layout is Layout.NATIVE
     name = _slice_op(builder, node, node.name, parts, tuple(node.shape))
+    if alone:
+        open_end = isinstance(parts[-1], slice) and parts[-1].stop is None
+        attrs = {**builder.body[-1].attrs, "end_mask": integer(int(open_end))}
+        builder.body[-1] = replace(builder.body[-1], attrs=attrs)
     native = any(isinstance(part, int) for part in parts)
-    builder.finish(node, name, Layout.NATIVE if native else builder.operand(node.inputs[0]).layout)
+    builder.finish(node, name, Layout.NATIVE if native else builder.source(node).layout)
+
+
+def _is_alone_behind_ellipsis(index: object) -> bool:
+    """Say whether an index is x[..., a:b]: the real tool then masks the end of no other axis, which changes nothing."""
+    return isinstance(index, tuple) and len(index) == 2 and index[0] is Ellipsis and isinstance(index[1], slice)
 
 
 def lower_select(builder: Builder, node: Node) -> None:
@@ -202,13 +211,13 @@ def lower_narrow(builder: Builder, node: Node) -> None:
     parts: list[slice | int] = [slice(None)] * rank
     parts[settings["dim"] % rank] = slice(start, start + builder.resolve(settings["length"]))
     name = _slice_op(builder, node, node.name, parts, tuple(node.shape))
-    builder.finish(node, name, builder.operand(node.inputs[0]).layout)
+    builder.finish(node, name, builder.source(node).layout)
 
 
 def lower_split(builder: Builder, node: Node) -> None:
     """Lower chunk and split to one slice for each part."""
     rank, dim = len(node.shape), int(node.attributes["dim"])
-    layout, start = builder.operand(node.inputs[0]).layout, 0
+    layout, start = builder.source(node).layout, 0
     for index, shape in enumerate(node.shapes):
         parts: list[slice | int] = [slice(None)] * rank
         stop = start + shape[dim % rank]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from dpuforge.emulator.export.layouts import wants_channels_last
 from dpuforge.emulator.export.lower_operators import lower_node
+from dpuforge.emulator.export.tidy_moves import Tidied
 from dpuforge.emulator.export.xmodel_builder import Builder, ExportError, Held, Operand, Quantised
 from dpuforge.emulator.graph.nodes import Graph, Node
 from dpuforge.xmodel.definitions import assemble_graph
+from dpuforge.xmodel.forward_outputs import OUTPUTS, outputs_attribute
 from dpuforge.xmodel.integers.calls import CALLS, calls_attribute
 from dpuforge.xmodel.nouns import Graph as XmodelGraph
 from dpuforge.xmodel.nouns import Op
@@ -38,7 +41,9 @@ def lower_graph(quantised: Quantised, collect: bool = False) -> Lowered:
     if quantised.graph.batch != 1:
         message = f"Batch size must be 1 when exporting xmodel, got {quantised.graph.batch}"
         raise ExportError(message, "quantise in test mode with an input of batch 1 before export_xmodel")
-    builder = Builder(quantised, quantised.fix, consumers=quantised.graph.consumers())
+    consumers = quantised.graph.consumers()
+    wanted = wants_channels_last(quantised.graph, consumers)
+    builder = Builder(quantised, quantised.fix, consumers=consumers, wanted=wanted)
     refusals: dict[str, ExportError] = {}
     for position, node in _last_in_first_out(quantised.graph, builder.consumers):
         builder.position, builder.node = position, node.name
@@ -49,16 +54,42 @@ def lower_graph(quantised: Quantised, collect: bool = False) -> Lowered:
                 raise
             refusals[node.name] = error
             _stand_for(builder, node)
-    extras, parameters = (_by_position(groups)[::-1] for groups in (builder.extras, builder.parameters))
-    sections = [*extras, builder.inputs, *parameters, builder.body]
-    ops = _drop_unread(quantised.graph, builder, [op for section in sections for op in section])
+    ops = _assemble(quantised.graph, builder)
     order = {node.name: position for position, node in enumerate(quantised.graph.nodes)}
     held = sorted(builder.held, key=lambda held: order[held.node])
     calls = {op.name: builder.calls[op.name] for op in ops if op.name in builder.calls}
     attrs = {CALLS: calls_attribute(calls)} if calls else {}
+    returned = [builder.operand(ref).op for ref in quantised.graph.output_refs]
+    attrs |= {OUTPUTS: outputs_attribute(returned)} if len(returned) > 1 else {}
     values = {node: operand.op for (node, index), operand in builder.operands.items() if not index}
     graph = assemble_graph(quantised.graph.name, ops, attrs)
     return Lowered(graph, tuple(held), builder.origins, values, refusals)
+
+
+def _assemble(graph: Graph, builder: Builder) -> list[Op]:
+    """Put the sections together, the moves tidied, without what nothing reads."""
+    extras, constants, parameters = (
+        _by_position(groups)[::-1] for groups in (builder.extras, builder.constants, builder.parameters)
+    )
+    sections = [*extras, builder.inputs, *constants, *parameters, builder.body]
+    ops = _drop_unread(graph, builder, [op for section in sections for op in section])
+    kept = [builder.operand(ref).op for ref in graph.output_refs]
+    tidied = Tidied(ops, builder.layout_changes, kept, builder.sizes)
+    for key, operand in builder.operands.items():
+        builder.operands[key] = replace(operand, op=tidied.renamed.get(operand.op, operand.op))
+    builder.held[:] = _held(builder.held, tidied)
+    return _drop_unread(graph, builder, [*tidied.added, *tidied.ops])
+
+
+def _held(held: list[Held], tidied: Tidied) -> Iterator[Held]:
+    """Yield what the ops hold after tidying: a transpose that took another in holds what that one held."""
+    names, outers = {one.op: one.name for one in held}, {outer: inner for inner, outer in tidied.moved.items()}
+    for one in held:
+        if one.op in outers:
+            inner = outers[one.op]
+            yield replace(one, op=inner, name=names[inner])
+        elif one.op not in tidied.moved:
+            yield one
 
 
 def _stand_for(builder: Builder, node: Node) -> None:

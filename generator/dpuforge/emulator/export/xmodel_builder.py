@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from dpuforge.emulator.arithmetic.fake_quantise import Rounding, fake_quantise
 from dpuforge.emulator.graph.nodes import BatchSize, Graph, Node, Param, Ref
 from dpuforge.errors import UserError
 from dpuforge.xmodel.integers.calls import Call
@@ -121,7 +122,11 @@ def image_dims(shape: Sequence[int]) -> Dims:
 
 @dataclass
 class Builder:
-    """Collects the ops of an xmodel, section by section, while the nodes are lowered in order."""
+    """Collects the ops of an xmodel, section by section, while the nodes are lowered in order.
+
+    wanted: nodes that work in any layout and whose readers want images with channels last; layout_changes: transposes
+    that no node asked for.
+    """
 
     quantised: Quantised
     fix: FixPositions
@@ -129,14 +134,18 @@ class Builder:
     node: str = ""
     extras: list[tuple[int, list[Op]]] = field(default_factory=list)
     inputs: list[Op] = field(default_factory=list)
+    constants: list[tuple[int, list[Op]]] = field(default_factory=list)
     parameters: list[tuple[int, list[Op]]] = field(default_factory=list)
     body: list[Op] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     operands: dict[tuple[str, int | None], Operand] = field(default_factory=dict)
     consumers: Mapping[str, list[str]] = field(default_factory=dict)
+    wanted: frozenset[str] = frozenset()
+    layout_changes: set[str] = field(default_factory=set)
     calls: dict[str, Call] = field(default_factory=dict)
     origins: dict[str, tuple[str, str]] = field(default_factory=dict)
-    _transposed: dict[tuple[str, Layout], str] = field(default_factory=dict)
+    _transposed: dict[tuple[str, Layout, str], str] = field(default_factory=dict)
+    _unfilled: dict[str, Node] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
 
     @property
@@ -146,6 +155,8 @@ class Builder:
 
     def operand(self, ref: Ref, layout: Layout | None = None) -> Operand:
         """Return the operand of a value, transposed to `layout` where it is a 4-D tensor in the other one."""
+        if ref.node in self._unfilled:
+            self._plain_constant(self._unfilled.pop(ref.node))
         found = self.operands.get((ref.node, ref.index)) or self.operands[ref.node, None]
         if layout is None or len(found.dims) != 4 or found.layout is layout:
             return found
@@ -156,13 +167,14 @@ class Builder:
     def _transpose(self, found: Operand, layout: Layout) -> Operand:
         order = (0, 3, 1, 2) if layout is Layout.NATIVE else (0, 2, 3, 1)
         dims = tuple(found.dims[axis] for axis in order)
-        key = (found.op, layout)
+        key = (found.op, layout, self.node)
         if key not in self._transposed:
             held = next(held for held in self.held if found.op in (held.op, f"{held.op}_fix"))
-            name = f"{held.name}_sink_transpose_0"
+            name = f"{held.name}_{'swim' if layout is Layout.NHWC else 'sink'}_transpose_0"
             op = self.emit(name, "transpose", dims, {"order": ints(*order)}, found.op)
             self.held.append(replace(held, name=name, op=op, layout=layout))
             self._transposed[key] = op
+            self.layout_changes.add(op)
         return Operand(self._transposed[key], dims, layout)
 
     def emit(
@@ -216,6 +228,17 @@ class Builder:
         self.add_extras(op)
         return op.name
 
+    def sizes(self, name: str, sizes: Sequence[int]) -> list[Op]:
+        """Make the ops of a shape or size as an argument: a constant for each number, the last first, then `stack`."""
+        consts = [
+            self.make_const(f"{name}_attr_{index}_", torch.tensor([float(size)])) for index, size in enumerate(sizes)
+        ]
+        args = [("input", [const.name for const in consts])]
+        stack = self.make(f"{name}_i0", "stack", (len(consts), 1), {"axis": integer(0)}, args)
+        assert stack.tensor is not None
+        stack.tensor.attrs["shape_info"] = ints(*sizes)  # type: ignore[index]
+        return [*consts[::-1], stack]
+
     def add_extras(self, *ops: Op) -> None:
         """Add constants that are no parameters, and what is computed from them alone."""
         self.extras.append((self.position, list(ops)))
@@ -230,33 +253,75 @@ class Builder:
         return ops[-1].name
 
     def finish(
-        self, node: Node, name: str, layout: Layout, section: list[Op] | None = None, flattened: Dims = ()
+        self,
+        node: Node,
+        name: str,
+        layout: Layout,
+        section: list[Op] | None = None,
+        flattened: Dims = (),
+        position: tuple[int, int] | None = None,
     ) -> None:
-        """Note that op `name` holds the value of `node`, behind a fix where the node is a quantisation point."""
+        """Note that op `name` holds the value of `node`, behind a fix where the node is a quantisation point.
+
+        position: that of the fix where the node is none.
+        """
         ops = self.body if section is None else section
         made = ops[-1]
         self.held.append(Held(node.name, name, node.name, layout, flattened=flattened))
-        if node.name in self.fix.output:
-            ops.append(self.make_fix(f"{name}_fix", made, *self.fix.output[node.name], spelled=False))
+        position = self.fix.output.get(node.name, position)
+        if position is not None:
+            ops.append(self.make_fix(f"{name}_fix", made, *position, spelled=False))
         self.operands[node.name, None] = Operand(ops[-1].name, made.dims, layout, flattened=flattened)
 
     def alias(self, node: Node, operand: Operand) -> None:
         """Let `node` stand for an operand that exists: it moves no data."""
         self.operands[node.name, None] = operand
 
+    def source(self, node: Node) -> Operand:
+        """Return the input of a node that works in any layout: with channels last where its readers want that."""
+        return self.operand(node.inputs[0], Layout.NHWC if node.name in self.wanted else None)
+
     def follow(self, node: Node, kind: str, attrs: Attributes | None = None) -> None:
         """Lower a node of one input whose op works in any layout."""
-        source = self.operand(node.inputs[0])
+        source = self.source(node)
         dims = image_dims(node.shape) if source.layout is Layout.NHWC else tuple(node.shape)
         name = self.emit(node.name, kind, dims, attrs or {}, source.op)
         self.finish(node, name, source.layout)
 
-    def same_layout(self, refs: Iterable[Ref]) -> tuple[list[Operand], Layout]:
-        """Return operands in one layout: channels last if one of them is, and all are images."""
-        found = [self.operand(ref) for ref in refs]
-        images = all(len(operand.dims) == 4 or operand.dims == (1,) for operand in found)
-        layout = Layout.NHWC if images and any(o.layout is Layout.NHWC for o in found) else Layout.NATIVE
-        return [self.operand(ref, layout) for ref in refs], layout
+    def same_layout(self, refs: Iterable[Ref], fill: Dims = ()) -> tuple[list[Operand], Layout]:
+        """Return operands in one layout: channels last if one of them is or the readers want it, and all are images.
+
+        fill: a shape, as in PyTorch, that constants are filled to.
+        """
+        found = {ref: self.operand(ref) for ref in refs if not (fill and ref.node in self._unfilled)}
+        images = all(len(operand.dims) == 4 or operand.dims == (1,) for operand in found.values())
+        asked = self.node in self.wanted or any(o.layout is Layout.NHWC for o in found.values())
+        layout = Layout.NHWC if images and asked else Layout.NATIVE
+        return [self.operand(ref, layout) if ref in found else self._filled(ref, fill, layout) for ref in refs], layout
+
+    def leave_unfilled(self, node: Node) -> None:
+        """Note a constant, whose ops wait for a reader that says which shape it wants."""
+        self._unfilled[node.name] = node
+
+    def _filled(self, ref: Ref, shape: Dims, layout: Layout) -> Operand:
+        """Return a constant that fills the shape of its reader, as the real tool writes it."""
+        node = self._unfilled[ref.node]
+        data = self.quantised_constant(node).expand(shape)
+        data = data.permute(0, 2, 3, 1) if layout is Layout.NHWC else data
+        return self._constant_operand(node, data, layout)
+
+    def _plain_constant(self, node: Node) -> None:
+        data = self.quantised_constant(node)
+        operand = self._constant_operand(node, data.reshape(1) if data.dim() == 0 else data, Layout.NATIVE)
+        self.held.append(Held(node.name, operand.op.removesuffix("_fix"), node.name, Layout.NATIVE))
+        self.alias(node, operand)
+
+    def _constant_operand(self, node: Node, data: torch.Tensor, layout: Layout) -> Operand:
+        ops = [self.make_const(node.name, data)]
+        if node.name in self.fix.output:
+            ops.append(self.make_fix(f"{ops[0].name}_fix", ops[0], *self.fix.output[node.name], spelled=False))
+        self.constants.append((self.position, ops))
+        return Operand(ops[-1].name, tuple(data.shape), layout)
 
     def resolve(self, value: Any) -> Any:
         """Return an integer that may depend on the batch."""
@@ -265,7 +330,10 @@ class Builder:
     def quantised_constant(self, node: Node) -> torch.Tensor:
         """Return the value of a constant's node."""
         (param,) = node.call.args
-        return self.graph.tensors[param.key].detach().to(torch.float32)
+        data = self.graph.tensors[param.key].detach().to(torch.float32)
+        if data.is_meta or node.name not in self.fix.output:
+            return data
+        return fake_quantise(data, *self.fix.output[node.name], Rounding.HALF_UP)
 
     def constant(self, value: Any) -> torch.Tensor:
         """Return a constant operand as a tensor."""

@@ -15,6 +15,7 @@ import torch
 from dpuforge.emulator.export.deploy_check import write_deploy_check
 from dpuforge.emulator.export.lower_network import lower_graph
 from dpuforge.emulator.export.parts import quantised_parts
+from dpuforge.emulator.export.tool_limits import with_tool_shapes
 from dpuforge.emulator.export.xmodel_builder import ExportError, FixPositions, Quantised
 from dpuforge.emulator.graph.nodes import Graph
 from dpuforge.emulator.quantised_graph import QuantisedGraph
@@ -52,7 +53,7 @@ def _export_part(
     quantised: QuantisedGraph, part: Graph, folder: Path, inputs: Sequence[torch.Tensor] | None, note: Note
 ) -> Path:
     name = part.name
-    lowered = lower_graph(_Single(part, quantised.fix, quantised.quantised_parameter))
+    lowered = lower_graph(_Single(with_tool_shapes(part), quantised.fix, quantised.quantised_parameter))
     if inputs is not None:
         note(f"=>Dumping '{name}'' checking data...")
         write_deploy_check(quantised, lowered, _first_of_batch(inputs), folder / "deploy_check_data_int" / name)

@@ -135,6 +135,7 @@ def _describe_adaptive(node: Node, bound: Bound, _: Any, shapes: tuple[Shape, ..
 
 def _describe_resize(node: Node, bound: Bound, _: Any, shapes: tuple[Shape, ...]) -> Node:
     scale = bound["scale_factor"]
+    by_size = scale is None
     size = tuple(node.shape[2:])
     given = shapes[0][2:] if shapes and shapes[0] else ()
     if scale is None and given:
@@ -142,6 +143,7 @@ def _describe_resize(node: Node, bound: Bound, _: Any, shapes: tuple[Shape, ...]
     elif isinstance(scale, (int, float)):
         scale = (float(scale),) * len(size)
     attributes = {"scale": scale, "size": size, "mode": bound["mode"], "align_corners": bool(bound["align_corners"])}
+    attributes["by_size"] = by_size
     return replace(node, attributes=attributes)
 
 

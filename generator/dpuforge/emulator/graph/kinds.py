@@ -12,7 +12,8 @@ A row's words name what the rooms do with it; each room keeps a table from such 
 | align | the option under which its inputs take its output's position | quantise/shift_limits.py, AdjustOptions |
 | integer | its form on integers; "" computes in float | integer/integer_forms.py, BUILDERS |
 | xmodel | its lowering, named after the XIR op | export/lower_operators.py, LOWERINGS |
-| onnx | its writer, named after the ONNX operator; "" is refused | export/onnx_operators.py, WRITERS |
+| told | what the file says of it as a custom op; "" its shape | export/lower_custom.py, TOLD |
+| onnx | its writer, named after the ONNX operator; "" is refused | export/to_onnx/onnx_operators.py, WRITERS |
 | tool | its type in the real tool's files, where that is another | listing.py |
 | facts | what exactness, calibration and equalisation may rely on | |
 
@@ -67,6 +68,8 @@ class Fact(Flag):
     ANY_LAYOUT = auto()  # a mean of activations: its sums are exact in float32, so their order does not show
     NEW_TENSOR = auto()  # its call makes a new tensor, which nobody else holds: its only reader may overwrite it
     SCALES = auto()  # equalisation may scale its channels: what it makes of them scales likewise
+    EXTREME = auto()  # the largest or smallest: of two values, or along a dimension, with its place
+    NO_XMODEL = auto()  # the real tool's xmodel export raises on it
     TAKES_PAD = auto()  # the xmodel's op takes a padding before it into its own
 
 
@@ -83,6 +86,7 @@ class Traits:
     align: str = ""
     integer: str = ""
     xmodel: str = "custom"
+    told: str = ""
     onnx: str = ""
     tool: str = ""
     facts: Fact = Fact.NONE
@@ -133,7 +137,7 @@ _CONVOLUTION = Traits(
 )
 _CONVOLUTION_2D = replace(_CONVOLUTION, integer="convolution", facts=Fact.NEW_TENSOR | Fact.TAKES_PAD)
 _TRANSPOSED = replace(_CONVOLUTION, group=Group.TRANSPOSED, onnx="ConvTranspose")
-_LIMIT = Traits(Group.ACTIVATION, Point.JOINS, integer="clamp", xmodel="clamp", onnx="Clip", facts=Fact.COMMUTES)
+_LIMIT = Traits(Group.ACTIVATION, Point.JOINS, integer="clamp", xmodel="elementwise", onnx="Clip", facts=Fact.COMMUTES)
 _RELU = replace(_LIMIT, facts=Fact.COMMUTES | Fact.NOT_NEGATIVE)
 _NORM = Traits(Group.NORMALISATION, Point.OWN)
 _GATE = Traits(Group.ACTIVATION, integer="table")
@@ -190,9 +194,9 @@ KINDS: dict[str, Traits] = {
         onnx="scale",
         facts=Fact.NEW_TENSOR,
     ),
-    "nndct_layer_norm": replace(_NORM, onnx="LayerNormalization"),
-    "nndct_group_norm": _NORM,
-    "nndct_instance_norm": _NORM,
+    "nndct_layer_norm": replace(_NORM, told="layer_norm", onnx="LayerNormalization"),
+    "nndct_group_norm": replace(_NORM, xmodel="elementwise", told="group_norm", onnx="group_norm"),
+    "nndct_instance_norm": replace(_NORM, onnx="InstanceNormalization"),
     # -- activations -------------------------------------------------------------------------------------------------
     "nndct_relu": replace(
         _RELU,
@@ -243,11 +247,11 @@ KINDS: dict[str, Traits] = {
         _GATE, point=Point.OWN, neutral=OpKind.GELU, xmodel="gelu", onnx="gelu", tool="nndct_GELU"
     ),
     "nndct_silu": replace(_GATE, neutral=OpKind.SILU, onnx="silu", tool="aten::silu"),
-    "nndct_mish": replace(_GATE, point=Point.OWN),
+    "nndct_mish": replace(_GATE, point=Point.OWN, xmodel="elementwise", onnx="mish"),
     "nndct_elu": replace(_GATE, onnx="Elu", tool="aten::elu"),
-    "nndct_elemwise_exp": replace(_GATE, onnx="Exp"),
-    "nndct_sqrt": Traits(Group.ACTIVATION, Point.OWN, onnx="Sqrt"),
-    "nndct_neg": replace(_GATE, onnx="Neg"),
+    "nndct_elemwise_exp": replace(_GATE, xmodel="elementwise", onnx="Exp"),
+    "nndct_sqrt": Traits(Group.ACTIVATION, Point.OWN, xmodel="elementwise", onnx="Sqrt"),
+    "nndct_neg": replace(_GATE, xmodel="neg", onnx="Neg"),
     "nndct_softmax": Traits(Group.ACTIVATION, Point.OWN, OpKind.SOFTMAX, xmodel="softmax", onnx="Softmax"),
     "nndct_log_softmax": Traits(Group.ACTIVATION, onnx="LogSoftmax"),
     # -- arithmetic --------------------------------------------------------------------------------------------------
@@ -262,8 +266,20 @@ KINDS: dict[str, Traits] = {
     "nndct_remainder": Traits(Group.ARITHMETIC, describe="arithmetic", tool="aten::remainder"),
     "nndct_matmul": Traits(Group.DENSE_OF_TWO, Point.OWN, onnx="MatMul"),
     "nndct_bmm": Traits(Group.DENSE_OF_TWO, Point.OWN, onnx="MatMul", tool="nndct_matmul"),
-    "nndct_sum": Traits(Group.OTHER, Point.OWN),
-    "nndct_normalize": Traits(),
+    "nndct_sum": Traits(Group.OTHER, Point.OWN, xmodel="reduction_sum", onnx="ReduceSum"),
+    "aten::max": Traits(xmodel="reduction_max", onnx="max", facts=Fact.EXTREME),
+    "aten::min": Traits(onnx="min", facts=Fact.EXTREME),
+    "aten::abs": Traits(onnx="Abs"),
+    "aten::pow": Traits(onnx="Pow"),
+    "aten::glu": Traits(onnx="glu", facts=Fact.NO_XMODEL),
+    "aten::where": Traits(onnx="Where"),
+    "aten::gt": Traits(told="truth", onnx="Greater"),
+    "aten::ge": Traits(told="truth", onnx="GreaterOrEqual"),
+    "aten::lt": Traits(told="truth", onnx="Less"),
+    "aten::le": Traits(told="truth", onnx="LessOrEqual"),
+    "aten::eq": Traits(told="truth", onnx="Equal"),
+    "aten::ne": Traits(told="truth"),
+    "nndct_normalize": Traits(told="norm", onnx="norm"),
     CONST: Traits(Group.CONSTANT, integer="constant", xmodel="const", onnx="Constant"),
     # -- pools -------------------------------------------------------------------------------------------------------
     "nndct_maxpool": replace(
@@ -277,7 +293,11 @@ KINDS: dict[str, Traits] = {
     "nndct_maxpool1d": _MAX_POOL,
     "nndct_maxpool3d": replace(_MAX_POOL, point=Point.FLOAT),
     "nndct_adaptive_max_pool2d": Traits(
-        Group.POOL, neutral=OpKind.MAX_POOL, describe="adaptive_pool", tool="aten::adaptive_max_pool2d"
+        Group.POOL,
+        neutral=OpKind.MAX_POOL,
+        describe="adaptive_pool",
+        onnx="adaptive_max_pool",
+        tool="aten::adaptive_max_pool2d",
     ),
     "nndct_avgpool": replace(_MEAN, describe="pool", dpu="average_pool", facts=_MEAN.facts | Fact.NEW_TENSOR),
     "nndct_adaptive_avg_pool2d": replace(_MEAN, describe="adaptive_pool", dpu="adaptive_average_pool"),
@@ -293,7 +313,7 @@ KINDS: dict[str, Traits] = {
         onnx="Concat",
         facts=_EXACT | Fact.NEW_TENSOR,
     ),
-    "nndct_stack": Traits(),
+    "nndct_stack": Traits(onnx="stack"),
     "nndct_flatten": _RESHAPE,
     "nndct_reshape": replace(_RESHAPE, describe="reshape"),
     "nndct_squeeze": _RESHAPE,
@@ -318,7 +338,7 @@ KINDS: dict[str, Traits] = {
         _MOVE, neutral=OpKind.PIXEL_SHUFFLE, xmodel="pixel-shuffle", onnx="DepthToSpace"
     ),
     "nndct_pixel_unshuffle": replace(
-        _MOVE, point=Point.FLOAT, neutral=OpKind.PIXEL_SHUFFLE, xmodel="pixel-unshuffle"
+        _MOVE, point=Point.FLOAT, neutral=OpKind.PIXEL_SHUFFLE, xmodel="pixel-unshuffle", onnx="pixel_unshuffle"
     ),
     "nndct_channel_shuffle": replace(_MOVE, tool="aten::channel_shuffle"),
     "nndct_clone": replace(_MOVE, neutral=OpKind.IDENTITY, onnx="Identity", tool="aten::clone"),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dpuforge.emulator.graph.kinds import CONST, INPLACE_TYPES, OPAQUE_TYPES
+from dpuforge.emulator.graph.kinds import CONST, INPLACE_TYPES, OPAQUE_TYPES, Fact
 from dpuforge.emulator.graph.shadows import Shadow
 
 Node = Any  # a node of the graph below
@@ -46,7 +46,7 @@ class Listed:
 def tool_type(node: Node) -> str:
     """Return a node's type in the tool's files."""
     kind: str = node.traits.tool or OPAQUE_TYPES.get(node.kind, node.kind)
-    if len(node.shapes) > 1 and kind in ("aten::max", "aten::min"):  # over a dimension: values and indices
+    if len(node.shapes) > 1 and Fact.EXTREME in node.traits.facts:  # over a dimension: values and indices
         return kind.replace("aten::", "nndct_")
     if node.inplace:
         return f"{kind}_" if "::" in kind else INPLACE_TYPES.get(kind, kind)

@@ -118,7 +118,7 @@ def write_bias(quantised: QuantisedGraph, folder: Path) -> Path:
     """Write bias_corr.pth as the real tool does: lists of floats by node name, None where there is no bias."""
     names = quantised.graph.normalised_names()
     table = {}
-    for node in _corrected_nodes(quantised):
+    for node in corrected_nodes(quantised):
         correction = quantised.corrections.get(node.parameters.get("bias", ""))
         table[names[node.name]] = None if correction is None else correction.cpu().tolist()
     path = folder / BIAS_FILE
@@ -128,7 +128,7 @@ def write_bias(quantised: QuantisedGraph, folder: Path) -> Path:
     return path
 
 
-def _load_table(path: Path) -> Any:
+def load_table(path: Path) -> Any:
     """Return what torch.save wrote: a dict of lists, tensors or numpy arrays; nothing of it is executed."""
     from numpy import dtype, ndarray
     from numpy.dtypes import Float32DType, Float64DType
@@ -139,7 +139,7 @@ def _load_table(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _corrected_nodes(quantised: QuantisedGraph) -> list[Node]:
+def corrected_nodes(quantised: QuantisedGraph) -> list[Node]:
     """Return the nodes of bias_corr.pth in its order: those of one dimension come last."""
     nodes = [node for node in quantised.graph.nodes if node.traits.weighted]
     return sorted(nodes, key=lambda node: len(node.attributes.get("kernel", ())) == 1)
@@ -151,9 +151,9 @@ def read_bias(quantised: QuantisedGraph, folder: Path) -> None:
     if not path.is_file():
         text = "Bias correction result file does not exist. "
         raise fail("BIAS_CORRECTION", f"{text}Please check calibration with bias correction is done or not.", _REMEDY)
-    table = _load_table(path)
+    table = load_table(path)
     names = quantised.graph.normalised_names()
-    for node in _corrected_nodes(quantised):
+    for node in corrected_nodes(quantised):
         key = node.parameters.get("bias")
         if key is None:
             continue

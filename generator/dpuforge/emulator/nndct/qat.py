@@ -199,10 +199,10 @@ class QatProcessor:
     ) -> None:
         """Write <Network>_int.onnx of the deployable model, float parts included."""
         module = self._exported()
-        from dpuforge.emulator.export.onnx_file import export_onnx
+        from dpuforge.emulator.export.to_onnx.onnx_file import choose_opset, export_onnx
 
         path = make_folder(output_dir) / f"{self.name}_int.onnx"
-        opset = opset_version or max(module.graph_object.settings.config.onnx_opset_version, 13)
+        opset = choose_opset(opset_version, module.graph_object.settings.config.onnx_opset_version)
         export_onnx(module.graph_object, path, opset, dynamic_batch, module.last_inputs)
         log.note(f"{self.name}_int.onnx is generated.({path})")
 

@@ -31,6 +31,7 @@ from dpuforge.emulator.nndct.calibration_files import (
     write_effective_config,
     write_info,
 )
+from dpuforge.emulator.nndct.exchange import compare_calibrations, find_mismatches
 from dpuforge.emulator.nndct.fast_finetune import finetune_layers, load_finetuned
 from dpuforge.emulator.nndct.quant_module import QuantModule, export_torch_script
 from dpuforge.emulator.quantise.settings import Settings, ToolOptions
@@ -161,6 +162,7 @@ class torch_quantizer:
             raise log.fail("XMODEL_BATCHSIZE", text, "run one image through quant_model before export_xmodel")
         from dpuforge.emulator.export.xmodel_file import export_xmodel
 
+        self._warn_of_limits("xmodel")
         export_xmodel(self._quantised, make_folder(output_dir), deploy_check, self._module.last_inputs, log.note)
 
     def export_onnx_model(
@@ -176,13 +178,15 @@ class torch_quantizer:
     ) -> None:
         """Write <Network>_int.onnx with QuantizeLinear and DequantizeLinear; needs mode test and one forward."""
         self._check_export("export_onnx_model")
-        from dpuforge.emulator.export.onnx_file import export_onnx
+        from dpuforge.emulator.export.to_onnx.onnx_file import choose_opset, export_onnx
 
+        self._warn_of_limits("onnx")
         path = make_folder(output_dir) / f"{self.name}_int.onnx"
-        opset = opset_version or max(self._quantised.settings.config.onnx_opset_version, 13)
+        opset = choose_opset(opset_version, self._quantised.settings.config.onnx_opset_version)
         inputs = self._module.last_inputs
         export_onnx(self._quantised, path, opset_version=opset, dynamic_batch=dynamic_batch, inputs=inputs)
         log.note(f"{self.name}_int.onnx is generated.({path})")
+        print(f"{self.name}_int.onnx: ONNX opset {opset}")
 
     def export_torch_script(self, output_dir: str = "quantize_result", verbose: bool = False) -> None:
         """Write <Network>_int.pt, traced with the inputs of the last forward; needs mode test."""
@@ -194,6 +198,13 @@ class torch_quantizer:
         log.note(f"{self.name}_int.pt is generated.({path})")
 
     export_traced_torch_script = export_torch_script
+
+    def _warn_of_limits(self, exporter: str) -> None:
+        """Say what the real tool does wrong in this export."""
+        from dpuforge.emulator.export.tool_limits import describe_limits
+
+        for text in describe_limits(self._quantised.graph, exporter):
+            log.warn("", text)
 
     def _check_export(self, function: str) -> None:
         if self.mode != "test":
@@ -249,6 +260,21 @@ class torch_quantizer:
         The real tool has nothing like it: scripts ask for it with getattr.
         """
         return find_features(self.graph_object, (images,), modules)
+
+    def count_unsure_biases(self) -> tuple[int, int]:
+        """Return (biases that another torch version could move by one, corrected biases); not in the real tool."""
+        return self.graph_object.count_unsure_biases()
+
+    def check_calibration(self, folder: str | Path) -> tuple[list[str], list[str]]:
+        """Return why the calibration files of a folder are not this network's, one line each, and notes.
+
+        The real tool has nothing like it: scripts ask for it with getattr.
+        """
+        return find_mismatches(self._quantised, Path(folder))
+
+    def compare_calibrations(self, folder: str | Path, other: str | Path) -> dict[str, Any]:
+        """Return in which positions and biases two calibrations of this network differ; not in the real tool."""
+        return compare_calibrations(self._quantised, Path(folder), Path(other))
 
     def load_ft_param(self) -> None:
         """Load the parameters that fast_finetune wrote."""

@@ -110,7 +110,8 @@ def _convert_silu(graph: Graph) -> Graph:
         else node
         for node in graph.nodes
     ]
-    return graph.replace_nodes(nodes)
+    modules = (node.name for node in graph.nodes if node.kind == "nndct_silu" and node.module_type == "SiLU")
+    return graph.replace_nodes(nodes).renamed({name: name.replace("/SiLU[", "/Hardswish[") for name in modules})
 
 
 def _separate_shared_parameters(graph: Graph) -> Graph:

@@ -10,6 +10,8 @@ import torch
 from dpuforge.emulator.arithmetic.piecewise import error_moments, is_large
 
 _RATE = 0.05
+# How far corrections were seen to differ between torch 1.13.1 and 2.14.1 (docs/quantizer.md, section 9).
+_SUM_ERROR, _SUM_ERROR_SHARE = 4e-6, 1e-4
 _EFFICIENT = 4.0
 _ENOUGH = 4.3
 _STEADY = 0.05
@@ -24,10 +26,11 @@ class BiasCorrector:
     deviation: float = 0.0
     stopped: bool = False
 
-    def observe(self, quantised: torch.Tensor, exact: torch.Tensor, channel: int) -> None:
+    def observe(self, quantised: torch.Tensor, exact: torch.Tensor, channel: int | None) -> None:
         """Update the bias from one batch: quantised is the layer's result, exact that of its float parameters.
 
-        exact may be overwritten.
+        Each channel is moved by its own mean error, or all by the mean of everything (channel None). exact may be
+        overwritten.
         """
         if self.stopped:
             return
@@ -63,3 +66,14 @@ def _efficiency(quantised: torch.Tensor, exact: torch.Tensor) -> tuple[torch.Ten
     power = torch.square(error).mean()
     ratio = torch.square(exact).mean().div(power)
     return error, float(1.25 * ratio.log10()) if float(power) > 0 else None
+
+
+def count_near_border(bias: torch.Tensor, correction: torch.Tensor, fix: int) -> int:
+    """Count the biases that sums taken in another order could round to the neighbouring integer.
+
+    bias is the corrected one, (channels,), fix its position: the border lies half a step between two integers.
+    """
+    steps = bias.double() * 2.0**fix
+    distance = (steps - steps.floor() - 0.5).abs()
+    doubt = (correction.double().abs() * _SUM_ERROR_SHARE).clamp(min=_SUM_ERROR) * 2.0**fix
+    return int((distance <= doubt).sum())

@@ -103,8 +103,8 @@ _FROM_ATTRIBUTES: Mapping[str, tuple[tuple[str, str], ...]] = {
 _OTHER_NAMES = {"elemwise_exp": "exp", "elemwise_add": "add", "elemwise_mul": "mul", "elemwise_div": "div"}
 
 
-def implied_call(op: Op) -> Call:
-    """Return the call that a file of AMD's tool implies for an op that XIR does not know.
+def implied_call(op: Op, exponent: float | None = None) -> Call:
+    """Return the call that a file of AMD's tool implies for an op that XIR does not know; exponent: that of a power.
 
     Raises FormatError where the op needs arguments that its file does not hold.
     """
@@ -114,6 +114,8 @@ def implied_call(op: Op) -> Call:
     nhwc = op.type.startswith("nndct_")
     if name in _NEEDS_NOTHING or (name in _TWO_TENSORS and len(tensors) == 2):
         return Call(name, tensors, nhwc=nhwc)
+    if name == "pow" and len(tensors) == 1 and exponent is not None:
+        return Call(name, (*tensors, exponent))
     if name in ("adaptive_max_pool2d", "adaptive_avg_pool2d"):
         return Call(name, (*tensors, list(op.dims[2:])))
     if name in _FROM_ATTRIBUTES:
@@ -126,7 +128,7 @@ def implied_call(op: Op) -> Call:
     raise FormatError(
         f"op {op.name!r} of type {op.type!r} cannot be run: XIR has no such operator, and the file does not say its"
         " arguments",
-        "files that dpuforge's emulator writes do; or end the network before it",
+        "files that dpuforge's emulator writes do; a power takes --exponent; or end the network before it",
     )
 
 

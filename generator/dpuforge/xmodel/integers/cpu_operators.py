@@ -26,7 +26,7 @@ def is_custom(op: Op) -> bool:
 
 def run_custom(machine: Machine, op: Op, inputs: Inputs) -> Value:
     """Compute an op that XIR does not know, by the call its file carries or implies."""
-    call = machine.calls.get(op.name) or implied_call(op)
+    call = machine.calls.get(op.name) or implied_call(op, machine.exponent)
     values = [value for argument in op.args for value in inputs[argument.name]]
     if call.function in _CHOOSE and (len(values) == 1 or call.function in _JOIN) and all(v.exact for v in values):
         return _choose(call, align(values))

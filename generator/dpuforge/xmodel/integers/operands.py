@@ -24,11 +24,15 @@ _SCALARS: dict[str, tuple[Kind, ...]] = {
 
 @dataclass
 class Machine:
-    """What the operators share during a run: whether torch convolves, the file's calls, sums of |weights| taken."""
+    """What the operators share during a run: whether torch convolves, the file's calls, sums of |weights| taken.
+
+    exponent: that of powers whose file leaves it out.
+    """
 
     use_torch: bool = True
     calls: Mapping[str, Call] = field(default_factory=dict)
     weight_sums: dict[str, int] = field(default_factory=dict)
+    exponent: float | None = None
 
 
 def attribute(op: Op, key: str, kind: str, default: Any = None) -> Any:

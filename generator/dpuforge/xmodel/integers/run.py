@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpuforge.errors import FormatError, UsageError
+from dpuforge.xmodel.forward_outputs import forward_outputs
 from dpuforge.xmodel.integers.calls import read_calls
 from dpuforge.xmodel.integers.fixed_point import Value, align, real_value
 from dpuforge.xmodel.integers.operands import Machine
@@ -64,12 +65,14 @@ def run_outputs(
     *,
     use_torch: bool = True,
     watch: Watch | None = None,
+    exponent: float | None = None,
 ) -> dict[str, Images]:
-    """Execute as `run_xmodel` and return every output by name.
+    """Execute as `run_xmodel` and return every output by name: in forward's order where the file says it.
 
+    exponent: that of aten::pow in files of AMD's tool, which leave it out.
     `watch(op, value)` sees every tensor of every batch; what it returns, if anything, is what readers of op get.
     """
-    program = prepare(graph, use_torch=use_torch)
+    program = prepare(graph, use_torch=use_torch, exponent=exponent)
     images = _check_images(program.source, x)
     if batch_size < 1:
         raise UsageError(f"a batch has at least one image, got {batch_size}")
@@ -83,7 +86,7 @@ def run_outputs(
     return {name: np.concatenate(parts) for name, parts in batches.items()}
 
 
-def prepare(graph: Graph, *, use_torch: bool = True) -> Program:
+def prepare(graph: Graph, *, use_torch: bool = True, exponent: float | None = None) -> Program:
     """Order the ops and compute what depends on constants alone. Raises FormatError where the graph cannot be run."""
     sources = [op for op in graph.ops if op.type in ("data", "data-fix")]
     if len(sources) != 1 or sources[0].type != "data":
@@ -94,7 +97,7 @@ def prepare(graph: Graph, *, use_torch: bool = True) -> Program:
         raise FormatError(message, "give the uncompiled xmodel that the quantiser wrote")
     if len(sources[0].dims) < 2 or sources[0].dims[0] != 1:
         raise FormatError(f"the input is declared as {list(sources[0].dims)}, the first dimension must be 1")
-    machine, constants, steps = Machine(use_torch, read_calls(graph)), dict[str, Value](), []
+    machine, constants, steps = Machine(use_torch, read_calls(graph), exponent=exponent), dict[str, Value](), []
     for op in order_ops(graph):
         if op.type == "data":
             continue
@@ -103,7 +106,7 @@ def prepare(graph: Graph, *, use_torch: bool = True) -> Program:
         else:
             steps.append(op)
     last_use = {name: op.name for op in steps for name in op.all_inputs}
-    outputs = tuple(op.name for op in graph.outputs if op.name not in constants)
+    outputs = tuple(dict.fromkeys(name for name in forward_outputs(graph) if name not in constants))
     alone = bool(machine.calls) or any(op.dims[:1] != (1,) for op in steps)
     return Program(sources[0], tuple(steps), constants, outputs, last_use, machine, alone)
 
@@ -153,7 +156,7 @@ def _run_together(program: Program, batch: Images, watch: Watch | None) -> dict[
         if replaced is not None:
             values[op.name] = replaced
         for name in set(op.all_inputs):
-            if program.last_use[name] == op.name:
+            if program.last_use[name] == op.name and name not in program.outputs:
                 del values[name]
     return {name: values[name] for name in program.outputs}
 

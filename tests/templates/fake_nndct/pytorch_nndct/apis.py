@@ -26,6 +26,14 @@ class torch_quantizer:
         self.folder.mkdir(parents=True, exist_ok=True)
         if MANNER == "exit":
             sys.exit(0)
+        if MANNER == "calib_result_mismatch" and quant_mode == "test":
+            complain("Node name mismatch is found when   loading quantization steps of tensors.")
+            sys.exit(0)
+        if MANNER == "bias_correction" and quant_mode == "test":
+            complain("Bias correction file in quantization result directory does not match current model.")
+            sys.exit(2)
+        if MANNER == "leaves":
+            os._exit(0)
         print("\x1b[0;33m[VAIQ_WARN][QUANTIZER_TORCH_SHIFT_CHECK]: weight is too small\x1b[0m")
         module.register_forward_hook(self._count)
         self.quant_model = module
@@ -57,6 +65,13 @@ class torch_quantizer:
         assert (self.mode, self.forwards, self.batch, deploy_check) == ("test", 1, 1, True)
         if MANNER == "batchsize":
             complain("Batch size must be 1 when exporting xmodel.")
+        if MANNER == "aborts":
+            print(
+                "[UNILOG][FATAL][XIR_INVALID_ARG_OCCUR][Invalid arg occurence!] The number of channel is 8", flush=True
+            )
+            os.abort()
+        if MANNER == "not_broadcast":
+            raise ValueError("operands could not be broadcast together with shapes (1,32,32,8) (1,8,1,1) ")
         if MANNER == "not_implemented":
             raise NotImplementedError("this quantizer writes no xmodel yet")
         if MANNER != "silent_export":

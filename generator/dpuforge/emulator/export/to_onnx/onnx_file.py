@@ -13,12 +13,13 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
-from dpuforge.emulator.export.onnx_builder import SMALLEST_OPSET, OnnxBuilder
-from dpuforge.emulator.export.onnx_operators import write_node
+from dpuforge.emulator.export.to_onnx.onnx_builder import SMALLEST_OPSET, OnnxBuilder
+from dpuforge.emulator.export.to_onnx.onnx_operators import write_node
 from dpuforge.emulator.export.xmodel_builder import ExportError
 from dpuforge.emulator.export.xmodel_file import with_batch_of
 from dpuforge.emulator.quantised_graph import QuantisedGraph
 
+TOOL_OPSET = 17  # what the real tool writes
 _IR_VERSIONS = ((21, 10), (19, 9), (15, 8), (0, 7))  # first opset of an IR version
 
 
@@ -52,6 +53,11 @@ def export_onnx(
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, str(path))
     return path
+
+
+def choose_opset(asked: int | None, configured: int) -> int:
+    """Return the opset of a file: what the call asks for, else the config (not positive: nothing), else the tool's."""
+    return asked or (max(configured, SMALLEST_OPSET) if configured > 0 else TOOL_OPSET)
 
 
 def _model(builder: OnnxBuilder, dynamic_batch: bool) -> onnx.ModelProto:

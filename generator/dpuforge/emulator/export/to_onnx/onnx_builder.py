@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from dpuforge.emulator.quantised_graph import QuantisedGraph
 
 SMALLEST_OPSET = 13  # per-channel QuantizeLinear
 _INT16_OPSET = 21
+_OPEN_END = 2**31 - 1  # shape inference overflows on larger ones with a stride
 Array = NDArray[Any]
 
 
@@ -117,6 +118,18 @@ class OnnxBuilder:
         limits = self.constant(f"{name}_low", low), self.constant(f"{name}_high", high)
         return self.emit("Clip", (name, *limits), f"{name}_clipped")
 
+    def sliced(self, source: str, name: str, parts: Mapping[int, slice]) -> str:
+        """Write a slice of some axes."""
+        bounds = [(part.start or 0, self._end(part.stop), part.step or 1) for part in parts.values()]
+        starts, ends, steps = zip(*bounds, strict=True)
+        columns = starts, ends, tuple(parts), steps
+        names = [self.constant(f"{name}_slice", list(column), np.int64) for column in columns]
+        return self.emit("Slice", [source, *names], name)
+
+    @staticmethod
+    def _end(stop: int | None) -> int:
+        return _OPEN_END if stop is None else stop
+
     def resolve(self, value: Any) -> Any:
         """Return an integer that may depend on the batch."""
         return value.resolve(self.graph.batch) if isinstance(value, BatchSize) else value
@@ -134,3 +147,16 @@ def trace_batch(value: torch.Size | Sequence[int], batch: int) -> list[int]:
     if sizes and sizes[0] == batch:
         sizes[0] = -1
     return sizes
+
+
+Writer = Callable[[OnnxBuilder, Node], str | tuple[str, ...]]
+
+
+def first_input(builder: OnnxBuilder, node: Node) -> str:
+    """Return the name of what a node reads first."""
+    return builder.value(node.inputs[0])
+
+
+def one_operator(op: str) -> Writer:
+    """Return the writer of one operator of one input, without attributes."""
+    return lambda builder, node: builder.emit(op, [first_input(builder, node)], node.name)

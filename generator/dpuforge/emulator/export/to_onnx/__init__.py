@@ -1,0 +1,1 @@
+"""Quantised network -> ONNX: the file, the builder, and the writers of operators."""
