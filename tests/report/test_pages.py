@@ -254,3 +254,29 @@ def test_the_card_says_what_the_network_is() -> None:
 def test_the_licence_follows_from_where_the_weights_come(weights: str, backbone: str, words: str) -> None:
     """Each source of weights has its own words, and none is silent."""
     assert words in describe_licence(weights, backbone)
+
+
+def test_what_was_measured_on_a_board_stands_on_both_pages() -> None:
+    """Threads and latencies of a visit are tables, the frame rate a figure; an emulated board says that it is one."""
+    names = name_classes(3)
+    span = {"latency": {name: {"ms": 2.5} for name in ("p50", "p95", "p99")}, "fps": 512.25, "interval": [500.0, 520.0]}
+    row = {"threads": 2, "dpu": {**span, "cpu_load_percent": 30.0, "power_w": {}}, "end_to_end": {**span}}
+    row["end_to_end"] |= {"cpu_load_percent": 40.0, "power_w": {"total": {"mean": 6.5}}}
+    visit = {
+        "host": "lab",
+        "emulated": True,
+        "note": "no DPU ran",
+        "status": "done",
+        "bench": {"rows": [row], "changes": []},
+    }
+    document = build_report(
+        "demo", "0" * 64, "emulator", BOARDS, make_results(names), {}, {"KV260": visit}, make_facts(names)
+    )
+    pages = render_pages(document, make_facts(names))
+    place = "/boards/KV260/measured/fps"
+    shown = {figure["data-place"]: figure["text"] for figure in Page(pages["report.html"]).figures}
+    assert shown[place] == format_figure(512.25)
+    for page in pages.values():
+        assert "Measured on KV260 (lab)" in page
+        assert "no DPU ran" in page
+        assert f"{format_figure(512.25)}" in page
