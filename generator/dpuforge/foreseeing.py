@@ -18,7 +18,7 @@ from dpuforge.records.project import Method, Project
 from dpuforge.records.result import StageResult, Status
 
 HISTORY = "history.jsonl"
-_MACS_PER_SECOND = 20.0  # billions, float32 on two desktop cores: measured with ResNet-18 at 224 px
+_MACS_PER_SECOND = 20.0  # billions, float32 on two desktop cores: a guess, used only where nothing was timed
 _START_SECONDS = 4.0  # Python, torch and the network's first pass
 _PREPARE_WORK = 0.02  # billions for decoding and hashing one image: a thousand a second
 _UNKNOWN_GMACS, _UNKNOWN_PARAMETERS = 1.0, 25_000_000  # a network of the user's own
