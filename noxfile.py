@@ -67,6 +67,19 @@ def fuzz(session: nox.Session) -> None:
     run_module(session, "pytest", "-q", "-m", "fuzz", *session.posargs)
 
 
+@nox.session(venv_backend="venv", reuse_venv=True)
+def report(session: nox.Session) -> None:
+    """Open the report in Chromium, log it to a real MLflow; in an environment of its own, without torch.
+
+    Installs Debian's Chromium where there is none, which needs root.
+    """
+    if not shutil.which("chromium"):
+        session.run("apt-get", "update", "-qq", external=True)
+        session.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium", external=True)
+    session.install("--quiet", "-e", ".[report-test]")
+    session.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/report", *session.posargs)
+
+
 @nox.session
 def container(session: nox.Session) -> None:
     """Run stages in a real container engine, with stand-ins for AMD's tools; as root it installs podman and runc."""

@@ -12,7 +12,9 @@ import argparse
 import results  # before torch
 
 # isort: split
+import class_maps
 import figures
+import pictures
 from model import load_trained
 from quantize import (
     CONFIG,
@@ -28,6 +30,7 @@ from quantize import (
 )
 from results import Failure, Stage
 from splits import SPLITS, Images, Split, load_batches
+from train import TrainingImages
 
 SPLIT = "test"
 MAX_ACCURACY_DROP = 1.0  # percentage points, float minus int8
@@ -36,6 +39,8 @@ DIAGNOSIS_SHARE = 0.1  # of the forward passes that the evaluation makes; at lea
 FEWEST_PASSES = 100
 TRIAL_PASSES = 1000  # for trying a change of setting that the diagnosis suggests
 COSTLY_LAYERS = 5  # named in the log
+HISTOGRAM_IMAGES = 16  # at most, of the validation split
+SHOWN_FILES = ("pictures.json", "histograms.json")  # for the report alone
 
 
 def print_table(rows):
@@ -57,6 +62,7 @@ def diagnose(stage, arguments, quantizer, model, passes):
     count = min(DIAGNOSIS_IMAGES, len(Split(arguments, "validation")))
     chosen = choose_images(arguments, count, "validation")
     images, labels = next(load_batches(chosen, count))
+    write_data(stage, "histograms.json", quantizer.histograms(images[:HISTOGRAM_IMAGES]))
     budget = max(FEWEST_PASSES, DIAGNOSIS_SHARE * passes)
     options = {"budget": budget, "float_model": model, "trial_budget": TRIAL_PASSES}
     stage.metrics["diagnosis"] = method(images, labels, **options)
@@ -76,6 +82,49 @@ def print_diagnosis(diagnosis):
             print("not advised: {}: {}".format(" and ".join(row["spec"]), row["text"]))
 
 
+def write_data(stage, name, value):
+    """Write a file that the report reads; it decides nothing, and is no output."""
+    results.write_json(stage.folder / name, value)
+
+
+def draw_pictures(stage, arguments, split, quantizer, model, labels, predictions):
+    """Write pictures.json: images that changed their class or are surely wrong, class activation maps.
+
+    predictions maps networks to (classes, confidences).
+    """
+    (of_float, _), (of_int8, confidence) = predictions["float"], predictions["int8"]
+    changed, wrong, all_changed, all_wrong = class_maps.choose(labels, of_float, of_int8, confidence)
+    shown = list(dict.fromkeys([*changed, *wrong, *range(len(labels))]))
+    maps = class_maps.map_images(model, quantizer, Images(split), shown, predictions)
+
+    def describe(place, side=pictures.SIDE_PX):
+        return class_maps.describe(place, split, stage.name_path, predictions, side)
+
+    sheet = {
+        "changed": [describe(place) for place in changed],
+        "changed_images": all_changed,
+        "wrong": [describe(place) for place in wrong],
+        "wrong_images": all_wrong,
+        "maps": [{**describe(place, class_maps.MAP_PX), **found} for place, found in maps.items()],
+        "augmented": draw_augmented(arguments),
+    }
+    write_data(stage, "pictures.json", sheet)
+
+
+def draw_augmented(arguments):
+    """Return training images as the network sees them in its first epoch."""
+    split = Split(arguments, "train")
+    images, place_of = TrainingImages(split), {path: at for at, (path, _) in enumerate(split.samples)}
+    chosen = pictures.spread(split.samples, pictures.SHEET // 2)
+    return [
+        {
+            "class": split.classes[label],
+            "picture": pictures.encode(pictures.restore(images[place_of[path]][0].numpy())),
+        }
+        for path, label in chosen
+    ]
+
+
 def predict_both(stage, arguments, split):
     """Return the true classes, and what the float and the int8 network make of the images.
 
@@ -85,11 +134,13 @@ def predict_both(stage, arguments, split):
     if not len(images):
         raise Failure(f"data.{SPLIT}: {SPLITS[SPLIT]} holds no image: nothing can be measured")
     model = load_trained(arguments).to(device)
-    labels, *of_float = predict(model, images, device, "float")
+    labels, *of_float, float_sure = predict(model, images, device, "float")
     sample = images[0][0].unsqueeze(0).to(device)
     with watching_quantizer(stage):
         quantizer = load_quantized(stage, arguments, sample, device)
-        _, *of_int8 = predict(quantizer.quant_model, images, device, "int8")
+        _, *of_int8, int8_sure = predict(quantizer.quant_model, images, device, "int8")
+    predictions = {"float": (of_float[0], float_sure), "int8": (of_int8[0], int8_sure)}
+    draw_pictures(stage, arguments, split, quantizer, model, labels, predictions)
     diagnose(stage, arguments, quantizer, model, 2 * len(images))
     return labels, of_float, of_int8
 
@@ -176,6 +227,9 @@ def note_figures(stage, split, labels, of_float, of_int8):
 
 def evaluate(stage, arguments):
     """Measure both networks, write every figure down, hold int8 against the gate."""
+    for name in SHOWN_FILES:  # of an earlier run, perhaps with another quantizer
+        if (stage.folder / name).exists():
+            (stage.folder / name).unlink()
     split = Split(arguments, SPLIT)
     note_figures(stage, split, *predict_both(stage, arguments, split))
     print_table(stage.metrics["per_class"])

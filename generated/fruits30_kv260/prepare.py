@@ -14,6 +14,7 @@ import os
 from collections import Counter
 
 import compare_images
+import pictures
 import preprocess
 import results
 from check_images import NOTES, check_files
@@ -349,7 +350,26 @@ def examine(stage, images):
     stage.metrics["view"], stage.metrics["imbalance"] = view, times
     stage.metrics["copies"] = len(copies)
     results.write_json(stage.folder / "notes.json", notes)  # decides nothing: not an output
+    draw_sheet(stage, images, copies)
     return counts
+
+
+def draw_sheet(stage, images, copies):
+    """Write pictures.json, which the report reads: what the network sees, sizes, likely copies."""
+    sizes, kinds = pictures.list_sizes([images.facts(path) for _, path, _ in images.rows()])
+    sheet = {
+        "sizes": sizes,
+        "kinds": kinds,
+        "seen": [
+            {"class": show_path(label), "picture": pictures.encode(pictures.seen(path))}
+            for path, label in pictures.spread(images.splits["train"])
+        ],
+        "copies": [
+            {"files": pair, "pictures": [pictures.encode(pictures.seen(images.root / name)) for name in pair]}
+            for pair in copies[:FEW]
+        ],
+    }
+    results.write_json(stage.folder / "pictures.json", sheet)  # decides nothing: not an output
 
 
 def record(stage, images, counts):

@@ -210,11 +210,11 @@ def choose_images(arguments, count, split=CALIBRATION_SPLIT):
 
 @torch.no_grad()
 def predict(model, images, device, name):
-    """Return of every image, in order, the true and the predicted class index and who was in the top 5.
+    """Return of every image, in order: true and predicted class index, who was in the top 5, the confidence.
 
     NaN or infinity in the scores is a failure that names the network and the image.
     """
-    labels, predictions, hits = [], [], []
+    labels, predictions, hits, confidence = [], [], [], []
     for batch, truth in load_batches(images, BATCH_SIZE):
         scores = model(batch.to(device)).cpu()
         sound = torch.isfinite(scores).all(1)
@@ -225,7 +225,8 @@ def predict(model, images, device, name):
         hits += (best == truth.unsqueeze(1)).any(1).tolist()
         labels += truth.tolist()
         predictions += scores.argmax(1).tolist()
-    return labels, predictions, hits
+        confidence += scores.softmax(1).amax(1).tolist()
+    return labels, predictions, hits, confidence
 
 
 def note_unsure_biases(stage, quantizer):
@@ -307,7 +308,7 @@ def test(stage, arguments):
     sample = next(load_batches(images, BATCH_SIZE))[0].to(device)
     with watching_quantizer(stage):
         quantizer = load_quantized(stage, arguments, sample, device)
-        labels, made, hits = predict(quantizer.quant_model, images, device, "int8")
+        labels, made, hits, _ = predict(quantizer.quant_model, images, device, "int8")
     classes = images.split.classes
     stage.metrics["int8_accuracy"] = round(figures.measure_accuracy(labels, made), 4)
     balanced = figures.measure_balanced_accuracy(labels, made)

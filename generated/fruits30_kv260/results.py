@@ -83,6 +83,7 @@ STAGE_SCRIPTS = {
         "find_images.py",
         "check_images.py",
         "compare_images.py",
+        "pictures.py",
         "results.py",
     ),
     "train": (
@@ -126,6 +127,9 @@ STAGE_SCRIPTS = {
         "splits.py",
         "results.py",
         "figures.py",
+        "pictures.py",
+        "class_maps.py",
+        "train.py",
         "quantize.py",
         "int8_config.json",
     ),

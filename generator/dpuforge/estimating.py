@@ -40,7 +40,7 @@ def estimate_spec(path: Path, boards: tuple[str, ...], release: str) -> tuple[Es
     loaded = load_project(path, catalogue)
     project = loaded.project
     built = resolve_targets(catalogue, loaded) if release in ("", project.target.vitis_ai) else ()
-    targets = _resolve_boards(catalogue, release or project.target.vitis_ai, boards, project, built)
+    targets = resolve_boards(catalogue, release or project.target.vitis_ai, boards, project, built)
     look = look_at_network(project, find_root(path), built, catalogue.releases[project.target.vitis_ai])
     for warning in look.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -61,7 +61,7 @@ def estimate_xmodel(path: Path, boards: tuple[str, ...], release: str) -> tuple[
             if boards:
                 raise
             continue
-        targets += _resolve_boards(catalogue, wanted, [name])
+        targets += resolve_boards(catalogue, wanted, [name])
     return sort_fastest(estimate_boards(catalogue, operators, targets))
 
 
@@ -139,7 +139,7 @@ def check_before_training(job: Job, look: Look) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _resolve_boards(
+def resolve_boards(
     catalogue: Catalogue,
     release: str,
     boards: Iterable[str],

@@ -24,6 +24,7 @@ from dpuforge.render.folder import compare_folder, refuse_loss, select_changes, 
 from dpuforge.render.render import render_plan
 
 if TYPE_CHECKING:
+    from dpuforge.report.facts import Facts
     from dpuforge.running import Failure, Request, Watch, Work
 
 
@@ -123,12 +124,19 @@ def execute(job: Job, planned: Plan, work: Work, watch: Watch) -> tuple[StageRes
 
 
 def report(job: Job, planned: Plan, toolchain: str = "") -> dict[str, Any]:
-    """Write report.json, report.md and report.html of the results in build/<project>/; return the document.
+    """Write report.json, report.md, report.html and card.md of the results in build/<project>/; return the document.
 
     toolchain names who ran the stages last, "" where that shows in the results alone.
     """
+    return report_with_facts(job, planned, toolchain)[0]
+
+
+def report_with_facts(job: Job, planned: Plan, toolchain: str = "") -> tuple[dict[str, Any], Facts]:
+    """Do what `report` does; return the document and what it was made of."""
     from dpuforge.board.measured import read_measured
+    from dpuforge.describing.gather_facts import gather_facts, tell_elsewhere
     from dpuforge.execute.results import write_json
+    from dpuforge.report.card import render_card
     from dpuforge.report.document import build_report
     from dpuforge.report.pages import render_pages, write_pages
     from dpuforge.running import find_outdated, name_toolchain, read_results
@@ -137,7 +145,26 @@ def report(job: Job, planned: Plan, toolchain: str = "") -> dict[str, Any]:
     name = name_toolchain(job, planned, results, toolchain)
     outdated = find_outdated(job, planned, results, {change.path for change in compare(job, render(planned))})
     measured = read_measured(job)
-    document = build_report(job.project.project, planned.spec_sha256, name, job.targets, results, outdated, measured)
-    write_pages(job.build, render_pages(document))
+    facts = gather_facts(job, planned, results, outdated, measured)
+    document = build_report(
+        job.project.project, planned.spec_sha256, name, job.targets, results, outdated, measured, facts
+    )
+    write_pages(job.build, {**render_pages(document, facts), "card.md": render_card(document, facts)})
     write_json(job.build / "report.json", document)
-    return document
+    tell_elsewhere(job, document, facts)
+    return document, facts
+
+
+def compare_runs(paths: Sequence[Path]) -> tuple[dict[str, Any], Path]:
+    """Report several specs and write their comparison to build/comparison/ beside the first; return both."""
+    from dpuforge.execute.results import write_json
+    from dpuforge.report.comparison import build_comparison, name_folder, render_comparison
+    from dpuforge.report.pages import write_pages
+
+    jobs = [load(path) for path in paths]
+    runs = [report_with_facts(job, plan(job)) for job in jobs]
+    document = build_comparison(runs)
+    folder = jobs[0].root / "build" / "comparison" / name_folder([job.project.project for job in jobs])
+    write_pages(folder, render_comparison(document))
+    write_json(folder / "comparison.json", document)
+    return document, folder

@@ -92,6 +92,10 @@ def test_evaluation_measures_both_networks(trained: Path) -> None:
     right = sum(a == b for a, b in zip(predictions["label"], predictions["int8"], strict=True))
     assert round(100.0 * right / 18, 4) == metrics["int8_accuracy"]
     assert predictions["files"][0] == "data/shapes/test/across/00.png"
+    judged = json.loads((trained / "build/shapes/evaluate/pictures.json").read_text())
+    assert judged["changed_images"] == 0
+    assert all(row["float_map"] and row["int8_map"] is None for row in judged["maps"])
+    assert not (trained / "build/shapes/evaluate/histograms.json").exists()
     assert quantize(trained, "test").status == 0
     assert shapes.read_result(trained, "test")["metrics"]["int8_accuracy"] == metrics["int8_accuracy"]
 

@@ -38,6 +38,28 @@ def test_every_script_runs_on_the_emulator(root: Path) -> None:
     info = json.loads((root / "build/shapes/calibrate/quantize_result/quant_info.json").read_text())
     assert set(info) >= {"param", "output", "input"}
     assert predict_on_board(root, project) == predictions_of_evaluation(root)
+    check_pictures(root)
+
+
+def check_pictures(root: Path) -> None:
+    """What the report shows beside the figures: what the network sees, histograms of each layer, class maps."""
+    seen = json.loads((root / "build/shapes/prepare/pictures.json").read_text())
+    assert {row["class"] for row in seen["seen"]} == {"across", "diagonal", "upright"}
+    assert sum(count for _, _, count in seen["sizes"]) == 3 * (16 + 6 + 20)
+    judged = json.loads((root / "build/shapes/evaluate/pictures.json").read_text())
+    predictions = json.loads((root / "build/shapes/evaluate/predictions.json").read_text())
+    pairs = list(zip(predictions["label"], predictions["float"], predictions["int8"], strict=True))
+    assert judged["changed_images"] == sum(exact != rounded for _, exact, rounded in pairs)
+    assert judged["wrong_images"] == sum(label != rounded for label, _, rounded in pairs)
+    confidences = [row["int8_confidence"] for row in judged["wrong"]]
+    assert confidences == sorted(confidences, reverse=True)
+    assert len(judged["maps"]) == 6
+    for row in judged["maps"]:
+        assert len(row["float_map"]) == len(row["int8_map"]) > 1
+        assert all(0.0 <= value <= 1.0 for line in (*row["float_map"], *row["int8_map"]) for value in line)
+    layers = json.loads((root / "build/shapes/evaluate/histograms.json").read_text())
+    assert {layer["kind"] for layer in layers} >= {"conv2d", "dense"}
+    assert all(sum(layer["weights"]["counts"]) for layer in layers if "weights" in layer)
 
 
 def predict_on_board(root: Path, project: records.Project) -> dict[str, int]:

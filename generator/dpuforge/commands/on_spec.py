@@ -347,15 +347,42 @@ def _both(metrics: dict[str, Any], network: str) -> str:
     return f"{metrics[f'{network}_accuracy']:.2f} %{beside}"
 
 
-def report(spec: Spec) -> None:
-    """Write report.json, report.md and report.html from the results in build/<project>/.
+def report(specs: Annotated[list[Path], typer.Argument(help="One spec, or several to compare.")]) -> None:
+    """Write report.json, report.md, report.html and card.md from the results in build/<project>/.
 
     Example: dpuforge report spec/quickstart.yaml
+
+    With several specs, each is reported, and comparison.html, comparison.md and comparison.json in build/comparison/
+    set them side by side: accuracy against frames per second, and how the specs differ.
     """
     from dpuforge import pipeline
 
-    job = pipeline.load(spec)
-    _print_summary(pipeline.report(job, pipeline.plan(job)))
+    if len(specs) == 1:
+        job = pipeline.load(specs[0])
+        _print_summary(pipeline.report(job, pipeline.plan(job)))
+        return
+    document, folder = pipeline.compare_runs(specs)
+    rows = [
+        (
+            row["project"],
+            *(row[name] for name in ("float_accuracy", "int8_accuracy", "accuracy_drop")),
+            row["fps"] and row["fps"][1],
+            "yes" if row["on_front"] else "no",
+        )
+        for row in document["runs"]
+    ]
+    columns = (
+        "run",
+        "float, %",
+        "int8, %",
+        "drop, points",
+        f"fps on {document['board'] or 'no common board'}",
+        "on the front",
+    )
+    print_table("", columns, rows)
+    for item in document["differences"]:
+        print(item["words"])
+    print(f"comparison: {folder / 'comparison.html'}")
 
 
 def schema() -> None:

@@ -31,6 +31,7 @@ from dpuforge.records.project import (
     Preprocess,
     Project,
     Quantization,
+    Report,
     Run,
     Scheduler,
     SourceFile,
@@ -60,6 +61,7 @@ def build_project(spec: Spec, root: Path, files: tuple[SourceFile, ...]) -> Proj
         run=_build_run(spec["run"]),
         spec=files[0],
         bases=files[1:],
+        report=Report(tuple(spec["report"]["log"])),
     )
 
 

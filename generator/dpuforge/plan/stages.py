@@ -15,7 +15,7 @@ NETWORK_SCRIPTS = (
     *("model.py", "checkpoint.py", "preprocess.py", "find_images.py"),
     *("splits.py", "results.py", "figures.py"),
 )
-DATA_SCRIPTS = ("preprocess.py", "find_images.py", "check_images.py", "compare_images.py", "results.py")
+DATA_SCRIPTS = ("preprocess.py", "find_images.py", "check_images.py", "compare_images.py", "pictures.py", "results.py")
 # compile.sh ends with the folder that is copied to the board.
 BUNDLE_PARTS = (
     "bundle.py",
@@ -74,7 +74,8 @@ STAGES = (
              ("quantize.py", "--mode", "calib"), ("prepare", "train", "adjust"),
              (*NETWORK_SCRIPTS, "int8_config.json")),
     StageRow("evaluate", "measure float and int8 accuracy on the test split", "python", ("evaluate.py",),
-             ("prepare", "train", "adjust", "calibrate"), (*NETWORK_SCRIPTS, "quantize.py", "int8_config.json")),
+             ("prepare", "train", "adjust", "calibrate"),
+             (*NETWORK_SCRIPTS, "pictures.py", "class_maps.py", "train.py", "quantize.py", "int8_config.json")),
     StageRow("deploy", "export xmodel, ONNX and TorchScript", "python", ("quantize.py", "--mode", "deploy"),
              ("prepare", "train", "adjust", "calibrate"), (*NETWORK_SCRIPTS, "int8_config.json")),
     StageRow("preflight", "read the xmodel back, run it on integers, check it against each board's DPU", "dpuforge",

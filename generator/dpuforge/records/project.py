@@ -342,6 +342,13 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Where the report's figures go besides the report: "tensorboard", "mlflow"."""
+
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Project:
     """One spec, checked and complete."""
 
@@ -358,3 +365,4 @@ class Project:
     run: Run
     spec: SourceFile
     bases: tuple[SourceFile, ...] = ()
+    report: Report = Report()

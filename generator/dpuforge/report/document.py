@@ -7,6 +7,15 @@ from typing import Any
 
 from dpuforge.records.hardware import BoardTarget
 from dpuforge.records.result import StageResult, Status
+from dpuforge.report.facts import Facts
+from dpuforge.report.ladder import build_ladder
+from dpuforge.report.sections import (
+    describe_data,
+    describe_provenance,
+    describe_quantisation,
+    describe_training,
+    list_missing,
+)
 
 _ACCURACY = ("float_accuracy", "int8_accuracy", "accuracy_drop", "test_images")
 # What stands beside every accuracy: a figure alone hides which class is never recognised.
@@ -30,20 +39,23 @@ def build_report(
     results: Mapping[str, StageResult],
     outdated: Mapping[str, str] | None = None,
     measured: Mapping[str, Mapping[str, Any]] | None = None,
+    facts: Facts | None = None,
 ) -> dict[str, Any]:
     """Return the document of report.json.
 
     results maps stage keys ("evaluate", "compile/KV260") to what the stages left; a stage that has not run is
     absent and its figures are null. outdated says of which of them the figures are of an earlier configuration, and
-    why: they are left out. measured says what
-    `dpuforge board` found on each board. Accuracies are percentages of top-1 on the test split.
+    why: they are left out. measured says what `dpuforge board` found on each board, facts hold what is not in the
+    results themselves. Accuracies are percentages of top-1 on the test split.
     """
+    known = facts or Facts()
     stale = dict(outdated or {})
     current = {key: result for key, result in results.items() if key not in stale}
     evaluated = current["evaluate"].metrics if "evaluate" in current else {}
     metrics = {name: evaluated.get(name) for name in (*_ACCURACY, *_SHADOWS)}
-    return {
+    document = {
         "project": project,
+        "description": known.spec.description,
         "toolchain": toolchain,
         "emulated": toolchain == "emulator" or bool(_list_stand_ins(current)),
         "stand_ins": _list_stand_ins(current),
@@ -54,7 +66,14 @@ def build_report(
         "metrics": {**metrics, **evaluated},
         "boards": {target.board: _describe_board(target, current, stale, measured or {}) for target in targets},
         "stages": [_describe_stage(result, stale.get(key, "")) for key, result in results.items()],
+        "ladder": build_ladder(current, known, toolchain == "emulator"),
+        "training": describe_training(current, known),
+        "data": describe_data(current, known),
+        "quantisation": describe_quantisation(current, known),
+        "hardware": dict(known.hardware),
+        "provenance": describe_provenance(current, known),
     }
+    return {**document, "missing": list_missing(document, known)}
 
 
 def _list_stand_ins(current: Mapping[str, StageResult]) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dpuforge.emulator.diagnosis.diagnose import diagnose
+from dpuforge.emulator.diagnosis.histograms import find_features, histogram_layers
 from dpuforge.emulator.nndct import log
 from dpuforge.emulator.nndct.arguments import (
     as_arguments,
@@ -245,6 +246,20 @@ class torch_quantizer:
         if self.mode == "calib":
             self._quantised.finish_calibration()
         return diagnose(self.graph_object, images, labels, layers, budget, float_model, trial_budget)
+
+    def histograms(self, images: torch.Tensor) -> list[dict[str, Any]]:
+        """Return histograms of every layer's weights and results on images against its grid, ready for JSON.
+
+        The real tool has nothing like it: scripts ask for it with getattr.
+        """
+        return histogram_layers(self.graph_object, (images,))
+
+    def features(self, images: torch.Tensor, modules: Sequence[str]) -> tuple[str, torch.Tensor | None]:
+        """Return the quantised result of the first of these modules that the network has, with the module's path.
+
+        The real tool has nothing like it: scripts ask for it with getattr.
+        """
+        return find_features(self.graph_object, (images,), modules)
 
     def count_unsure_biases(self) -> tuple[int, int]:
         """Return (biases that another torch version could move by one, corrected biases); not in the real tool."""

@@ -1,0 +1,1 @@
+"""Joins specs, results, xmodel and hardware for the report."""
