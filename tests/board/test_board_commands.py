@@ -151,7 +151,7 @@ def test_a_new_network_replaces_the_old_one(loopback: Loopback, project: Path) -
     xmodel = project / "build/small/deploy/small_net_int.xmodel"
     change_one_weight(xmodel, xmodel)
     done = loopback.dpuforge("board", "push", *SPEC, cwd=project)
-    assert "push app: 1 of 10 files copied" in done.stderr, done.stderr
+    assert "push app: 1 of 13 files copied" in done.stderr, done.stderr
     current = loopback.board / "small/KV260/app/current"
     assert (current / "small_net.xmodel").read_bytes() == xmodel.read_bytes()
     contents = {path.name for path in (current, current.parent.parent / "images/current") for path in path.iterdir()}

@@ -68,7 +68,9 @@ class Session:
             )
         except OSError as error:
             raise MissingToolError(f"ssh cannot be started: {error}", "install the OpenSSH client") from error
-        for target in (self._read_answers, self._read_complaints, self._ping):
+        self._complaints = threading.Thread(target=self._read_complaints, daemon=True)
+        self._complaints.start()
+        for target in (self._read_answers, self._ping):
             threading.Thread(target=target, daemon=True).start()
         try:
             self._send_agent()
@@ -183,6 +185,7 @@ class Session:
         """Return why the connection is gone."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._ssh.wait(5.0)
+        self._complaints.join(5.0)  # what ssh said last is why it ended
         return explain_end(self.host, self._ssh.poll(), self._said)
 
 
