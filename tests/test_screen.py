@@ -13,9 +13,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dpuforge import running
+from dpuforge import doctoring, planning
 from dpuforge.cli import app
-from dpuforge.commands import on_machine, screen
+from dpuforge.commands import screen
 from tests.conftest import REPO
 
 PACKAGE = REPO / "generator/dpuforge"
@@ -55,14 +55,14 @@ def test_validate_shows_a_folder_in_square_brackets(spec: Path) -> None:
 
 def test_plan_shows_reasons_in_square_brackets(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The table of stages shows the reason as it is."""
-    row = {"stage": "train", "why": ODD, "minutes": None}
-    monkeypatch.setattr(running, "find_stale", lambda *_: [row])
+    seen = planning.Foresight((planning.StageRow("train", planning.State.STALE, ODD),), f"note {ODD}")
+    monkeypatch.setattr(planning, "foresee", lambda *_: seen)
     assert ODD in run("plan", spec)
 
 
 def test_doctor_shows_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command that supplies a missing module keeps its extra: dpuforge[run]."""
-    monkeypatch.setattr(on_machine, "_MODULES", (("no_such_module", "tests", "pip install 'dpuforge[run]'"),))
+    monkeypatch.setattr(doctoring, "_PACKAGES", (("no_such_module", "tests", "pip install 'dpuforge[run]'", True),))
     assert "pip install 'dpuforge[run]'" in run("doctor")
 
 

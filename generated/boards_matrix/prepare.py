@@ -365,7 +365,10 @@ def draw_sheet(stage, images, copies):
             for path, label in pictures.spread(images.splits["train"])
         ],
         "copies": [
-            {"files": pair, "pictures": [pictures.encode(pictures.seen(images.root / name)) for name in pair]}
+            {
+                "files": pair,
+                "pictures": [pictures.encode(pictures.seen(images.root / name)) for name in pair],
+            }
             for pair in copies[:FEW]
         ],
     }
@@ -413,7 +416,10 @@ def describe_sources(root, sources, found, stats):
     """Return of each folder or CSV file what was in it: by this a later change is noticed and named."""
     described = {}
     for source in sources.values():
-        files = {name_path(root, path): [*stats[str(path)], found[str(path)][0]] for path, _ in source.images}
+        files = {
+            name_path(root, path): [*stats[str(path)], found[str(path)][0]]
+            for path, _ in source.images
+        }
         table = str(source.folder)
         if table in stats:  # a CSV file
             files[name_path(root, table)] = [*stats[table], results.hash_file(table)]

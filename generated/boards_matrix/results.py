@@ -16,6 +16,7 @@ import ctypes
 import errno
 import faulthandler
 import hashlib
+import importlib
 import json
 import os
 import platform
@@ -252,9 +253,8 @@ def describe_toolchain():
 def find_version(name):
     """Return the version of a package that is loaded: as it was installed, or else as it says."""
     try:
-        from importlib.metadata import version
-
-        return version(INSTALL.get(name, name))
+        installed = importlib.import_module("importlib.metadata")  # of Python 3.8 and later
+        return installed.version(INSTALL.get(name, name))
     except Exception:  # noqa: BLE001  (Python 3.7, or a package that was never installed)
         return str(getattr(sys.modules[name], "__version__", "unknown"))
 

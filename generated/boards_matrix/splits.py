@@ -27,7 +27,8 @@ import results
 from find_images import CLASS_COUNT, SPLITS
 from results import Failure
 
-MOST_BYTES = 4 << 30  # of one split's kept pictures; more, or more than half the free disk: not kept
+# Of one split's kept pictures; more, or more than half the free disk: not kept.
+MOST_BYTES = 4 << 30
 ROWS = 256  # pictures decoded at a time
 ABANDONED_SECONDS = 3600  # a half file that nobody has written to for so long is of a killed run
 
@@ -122,7 +123,10 @@ def find_kept(split):
     An image counts as changed with its name, size or time of change, as everywhere in dpuforge.
     """
     reading = [results.hash_file(preprocess.__file__), PIL.__version__, str(find_shape())]
-    lines = [*reading, *(str(features.version(name)) for name in ("jpg", "zlib", "libtiff", "webp"))]
+    lines = [
+        *reading,
+        *(str(features.version(name)) for name in ("jpg", "zlib", "libtiff", "webp")),
+    ]
     for path, _ in split.samples:
         try:
             status = os.stat(path)
@@ -183,10 +187,16 @@ def load_batches(images, size):
     with ThreadPoolExecutor(count_readers()) as pool:
 
         def start(first):
-            return [pool.submit(images.__getitem__, i) for i in range(first, min(first + size, len(images)))]
+            return [
+                pool.submit(images.__getitem__, i)
+                for i in range(first, min(first + size, len(images)))
+            ]
 
         waiting = deque(start(first) for first in firsts[:2])
         for number in range(len(firsts)):
             items = [ready.result() for ready in waiting.popleft()]
             waiting.extend(start(first) for first in firsts[number + 2 : number + 3])
-            yield torch.stack([image for image, _ in items]), torch.tensor([label for _, label in items])
+            yield (
+                torch.stack([image for image, _ in items]),
+                torch.tensor([label for _, label in items]),
+            )

@@ -93,7 +93,9 @@ def draw_pictures(stage, arguments, split, quantizer, model, labels, predictions
     predictions maps networks to (classes, confidences).
     """
     (of_float, _), (of_int8, confidence) = predictions["float"], predictions["int8"]
-    changed, wrong, all_changed, all_wrong = class_maps.choose(labels, of_float, of_int8, confidence)
+    changed, wrong, all_changed, all_wrong = class_maps.choose(
+        labels, of_float, of_int8, confidence
+    )
     shown = list(dict.fromkeys([*changed, *wrong, *range(len(labels))]))
     maps = class_maps.map_images(model, quantizer, Images(split), shown, predictions)
 
@@ -114,7 +116,10 @@ def draw_pictures(stage, arguments, split, quantizer, model, labels, predictions
 def draw_augmented(arguments):
     """Return training images as the network sees them in its first epoch."""
     split = Split(arguments, "train")
-    images, place_of = TrainingImages(split), {path: at for at, (path, _) in enumerate(split.samples)}
+    images, place_of = (
+        TrainingImages(split),
+        {path: at for at, (path, _) in enumerate(split.samples)},
+    )
     if images.split is split:  # what is not cropped at random is cropped as for the board
         images.split = Pictures(split)
     chosen = pictures.spread(split.samples, pictures.SHEET // 2)

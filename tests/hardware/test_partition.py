@@ -142,7 +142,7 @@ def test_an_operator_on_the_cpu_splits_the_dpu_subgraph(catalogue: Catalogue) ->
         ("densenet121", ISA1, 1, 0),
         ("squeezenet1_1", ISA1, 1, 0),
         ("resnext50_32x4d", ISA1, 17, 16),
-        ("efficientnet_b0", ISA1, 66, 81),
+        ("efficientnet_b0", ISA1, 66, 97),  # 16 of them give the 1x1 maps another layout
     ],
 )
 def test_torchvision_networks_divide_as_their_structure_says(

@@ -55,8 +55,8 @@ CHANGED = [
      f"{AT}:4:77: data.preprocess.mean[0]: should be at most 1.0, got 123.7\n"
      "  help: give it for values from 0 to 1: divide by 255"),
     ("d/test}", "d/test, augment: [horizontal_flop]}",
-     f"{AT}:4:66: data.augment: should be random_resized_crop, random_crop, horizontal_flip, vertical_flip, rotation "
-     "or color_jitter, got 'horizontal_flop'\n"
+     f"{AT}:4:66: data.augment: should be random_resized_crop, random_crop, horizontal_flip, vertical_flip, rotation, "
+     "color_jitter, rand_augment, trivial_augment, random_erasing, mixup or cutmix, got 'horizontal_flop'\n"
      "  help: did you mean horizontal_flip?"),
     ("target:", "transfer: {method: distillation}\ntarget:",
      f"{AT}:5:1: transfer.teacher: method distillation needs a teacher\n"

@@ -101,7 +101,7 @@ def test_a_line_is_explained_on_the_command_line(project: Path) -> None:
     """Key, value and place of what a line prints, and the template's line, for scripts and for JSON."""
     done = dpuforge("explain", find_line(project, "train.py", "LEARNING_RATE"), cwd=project)
     assert done.returncode == 0, done.stderr
-    assert "made by templates/train.py.j2:" in done.stdout
+    assert "made by templates/_partials/train/settings.j2:" in done.stdout
     for word in ("prints", "train.optimizer.lr", "0.001", "spec/quickstart.yaml:29:31"):
         assert word in done.stdout
     where = find_line(project, "int8_config.json", '"include_cle"')
