@@ -50,6 +50,7 @@ NOT_AMD = {
     "fast_finetune": "fast_finetune was dpuforge's own algorithm, not AMD's, and AMD's tool will not give"
     " this result: MobileNetV2 with 30 classes and 64 images came to 82.33 % here and 33.67 % there"
 }
+MAKING = ("quantizer", "calibration settings", "quantize.py")  # of calibration, not of what it is for
 RECALIBRATE = "run quantize.py --mode calib again"
 REIMPORT = "import one that fits (import_calibration.py FOLDER), or " + RECALIBRATE
 STAGES = {"calib": "calibrate", "test": "test", "deploy": "deploy"}
@@ -168,8 +169,8 @@ def take_calibration(stage, arguments):
     source = arguments.build / "calibrate"
     calibrated = results.read_json(source / "context.json")
     now = describe_context(arguments)
-    imported = "imported" in calibrated  # made elsewhere, whatever the quantizer was
-    compared = [key for key in now if not (imported and key == "quantizer")]
+    imported = "imported" in calibrated  # made elsewhere, by other scripts
+    compared = [key for key in now if not (imported and key in MAKING)]
     changed = sorted(key for key in compared if calibrated.get(key) != now[key])
     if changed:
         text = "calibrated with another {}: " + (REIMPORT if imported else RECALIBRATE)

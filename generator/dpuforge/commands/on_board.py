@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     cls=PlainGroup,
-    help="Run and measure on a board over ssh: the system's OpenSSH client, your keys and your configuration.",
+    help="Run and measure on a board over ssh: the system's OpenSSH client, your keys and your configuration.\n\n"
+    "Example: dpuforge board test spec/quickstart.yaml --host bench",
     epilog="Boards are listed in ~/.config/dpuforge/boards.yaml; any destination that ssh knows will do, too.",
     no_args_is_help=True,
 )
