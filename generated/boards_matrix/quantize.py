@@ -50,7 +50,7 @@ NOT_AMD = {
     "fast_finetune": "fast_finetune was dpuforge's own algorithm, not AMD's, and AMD's tool will not give"
     " this result: MobileNetV2 with 30 classes and 64 images came to 82.33 % here and 33.67 % there"
 }
-MAKING = ("quantizer", "calibration settings", "quantize.py")  # of calibration, not of what it is for
+MAKING = ("quantizer", "calibration settings", "quantize.py")  # what calibration is made by
 RECALIBRATE = "run quantize.py --mode calib again"
 REIMPORT = "import one that fits (import_calibration.py FOLDER), or " + RECALIBRATE
 STAGES = {"calib": "calibrate", "test": "test", "deploy": "deploy"}
