@@ -136,7 +136,7 @@ def test_places_follow_the_toolchain_and_what_the_spec_says() -> None:
     run = Run(Toolchain.CONTAINER, {"train": "container", "compile": "host"})
     places = {row.name: run.place_of(row.name) for row in STAGES}
     assert places == {
-        **dict.fromkeys(("prepare", "preflight", "compile"), "host"),
+        **dict.fromkeys(("prepare", "adjust", "preflight", "compile"), "host"),
         **dict.fromkeys(("train", "inspect", "calibrate", "evaluate", "deploy"), "container"),
     }
     assert {run.place_of(row.name, "emulator") for row in STAGES} == {"host"}

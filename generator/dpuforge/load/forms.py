@@ -198,8 +198,8 @@ def check_run(value: object) -> Iterator[Fault]:
     if not isinstance(stages, Mapping):
         return
     places = {name: stages.get(name, "container") for name in _QUANTIZED}
-    if len(set(map(str, places.values()))) > 1:
-        odd = next(name for name in _QUANTIZED if places[name] == "host")
+    odd = next((name for name in _QUANTIZED if places[name] == "host"), "")
+    if odd and len(set(map(str, places.values()))) > 1:
         told = ", ".join(f"{name} in the container" for name in _QUANTIZED if places[name] != "host")
         yield Fault(
             f"{odd} on the host and {told}: two quantizers, and a calibration of the one is refused by the other",
