@@ -154,6 +154,7 @@ def report(root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=600)
 
 
+@pytest.mark.slow
 def test_an_older_configurations_accuracy_is_never_shown(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a changed spec, and after a calibration that failed, neither run nor report shows the earlier figures."""
     assert run(root).returncode == 0

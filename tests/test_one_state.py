@@ -91,6 +91,7 @@ def test_a_stale_stage_says_what_changed_from_what_to_what(root: Path) -> None:
     assert rows["deploy"]["state"] == "stale"  # it reads net.py, too
 
 
+@pytest.mark.slow
 def test_a_board_more_makes_stale_exactly_what_run_repeats(
     finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_plan_needs_no_torch(root: Path, no_torch: dict[str, str]) -> None:
     assert "toolchain emulator is not complete on this machine" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_was_approved_is_what_runs(root: Path) -> None:
     """A saved plan runs; once a setting has changed it is refused with what changed, and nothing runs."""
     assert dpuforge(root, "plan", "--out", "approved.json").returncode == 1

@@ -14,7 +14,7 @@ import pytest
 import shapes_project as shapes
 from PIL import Image
 
-from dpuforge.execute.staleness import describe_inputs
+from dpuforge.execute.staleness import Present, explain_staleness
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.project import Data
@@ -124,16 +124,17 @@ DAMAGE: list[Callable[[Path, random.Random], None]] = [
 ]
 
 
-def list_inputs(root: Path) -> None:
-    """Ask for the key of a stage that reads the data, as every run does."""
+def ask_staleness(root: Path) -> None:
+    """Ask whether the stage that reads the data is fresh, as every run does."""
     stage = PlannedStage("prepare", "python", ("prepare.py",), (), folders=("data/shapes/train", "data/shapes/val"))
-    describe_inputs(stage, ToolchainPlace("emulator", "python", {}, {}), root, root, {})
+    place = ToolchainPlace("emulator", "python", {}, {})
+    assert isinstance(explain_staleness(stage, Present(root, root / "build/shapes", {}, place, {})), str)
 
 
 def judge(root: Path, seed: int) -> bool:
     """Run prepare and tell whether it accepts; it refuses in words, and what it accepts is read whole."""
-    list_inputs(root)
     ran = shapes.run_script(root, "prepare.py")
+    ask_staleness(root)
     assert "Traceback" not in ran.output, f"seed {seed}: {ran.output}"
     assert ran.status in (0, 3), f"seed {seed}: {ran.status}"
     assert shapes.read_result(root, "prepare")["status"] == ("failed" if ran.status else "done")
