@@ -522,8 +522,8 @@ def test_training_uses_the_listed_images_and_names_one_that_vanished(root: Path)
 DRAW = """
 import collections, train
 labels = [0] * 90 + [1] * 10
-order = train.EpochBatches(labels)
-print(collections.Counter(labels[ticket % 100] for batch in order for ticket in batch)[1], train.balance_classes(labels))
+drawn = [labels[ticket % 100] for batch in train.EpochBatches(labels) for ticket in batch]
+print(collections.Counter(drawn)[1], train.balance_classes(labels))
 """
 
 
