@@ -68,6 +68,8 @@ def lower_graph(quantised: Quantised, collect: bool = False) -> Lowered:
 
 def _assemble(graph: Graph, builder: Builder) -> list[Op]:
     """Put the sections together, the moves tidied, without what nothing reads."""
+    for ref in graph.output_refs:  # a constant that is an output has no reader that would have asked for it
+        builder.operand(ref)
     extras, constants, parameters = (
         _by_position(groups)[::-1] for groups in (builder.extras, builder.constants, builder.parameters)
     )

@@ -52,7 +52,7 @@ def _constant_node(node: Node, tensors: dict[str, torch.Tensor]) -> Node:
         tensors[key] = torch.tensor(float(value), device=_device(tensors))
     shape = tuple(tensors[key].shape)
     call = Call(_held_value, (Param(key),))
-    made = Node(name, CONST, call, shape=shape, shapes=(shape,), module_path=node.module_path)
+    made = Node(name, CONST, call, shape=shape, shapes=(shape,), module_path=node.module_path, in_scope=node.in_scope)
     return replace(
         made,
         module_type=node.module_type,
