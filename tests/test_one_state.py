@@ -31,6 +31,9 @@ def snakemake(root: Path, project: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False, timeout=1200)
 
 
+pytestmark = pytest.mark.slow  # whole runs of Snakemake and of dpuforge
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose stages Snakemake ran; dpuforge only generated the scripts."""
@@ -91,7 +94,6 @@ def test_a_stale_stage_says_what_changed_from_what_to_what(root: Path) -> None:
     assert rows["deploy"]["state"] == "stale"  # it reads net.py, too
 
 
-@pytest.mark.slow
 def test_a_board_more_makes_stale_exactly_what_run_repeats(
     finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -130,7 +132,6 @@ def test_plan_needs_no_torch(root: Path, no_torch: dict[str, str]) -> None:
     assert "toolchain emulator is not complete on this machine" in done.stderr
 
 
-@pytest.mark.slow
 def test_what_was_approved_is_what_runs(root: Path) -> None:
     """A saved plan runs; once a setting has changed it is refused with what changed, and nothing runs."""
     assert dpuforge(root, "plan", "--out", "approved.json").returncode == 1
@@ -186,7 +187,6 @@ def test_a_packed_result_is_checked_elsewhere(root: Path, tmp_path: Path) -> Non
     assert done.returncode in (1, 2)
 
 
-@pytest.mark.slow
 def test_real_stages_killed_at_random_moments_end_the_same(
     finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -209,7 +209,6 @@ def test_real_stages_killed_at_random_moments_end_the_same(
     assert (root / xmodel).read_bytes() == (finished[0] / xmodel).read_bytes()
 
 
-@pytest.mark.slow
 def test_snakemake_on_the_shipped_quickstart(tmp_path: Path) -> None:
     """On a fresh clone: Snakemake runs everything but preflight, plan says fresh for it, and run repeats none."""
     for folder in ("spec", "generated/quickstart"):
