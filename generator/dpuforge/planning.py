@@ -17,10 +17,10 @@ from dpuforge.errors import DriftError, FormatError, UsageError
 from dpuforge.execute.data_listing import hash_listing
 from dpuforge.execute.results import hash_file, write_json
 from dpuforge.execute.run_stages import Selection, select_stages
-from dpuforge.execute.staleness import Present, explain_staleness, hash_text
+from dpuforge.execute.staleness import Present, explain_staleness
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.foreseeing import foresee_minutes
-from dpuforge.records.files import FileChange, RenderedFile
+from dpuforge.records.files import FileChange, RenderedFile, hash_text
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan, PlannedStage
 from dpuforge.render.folder import compare_folder

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from dpuforge.errors import HandEditsError
-from dpuforge.records.files import Cause, Change, Edits, RenderedFile
+from dpuforge.records.files import Cause, Change, Edits, RenderedFile, hash_text
 from dpuforge.render import folder as folder_module
 from dpuforge.render.folder import compare_folder, format_diff, write_folder
-from dpuforge.render.render import hash_text
 
 
 def add_manifest(*files: RenderedFile, spec: str = "one", templates: str = "one") -> tuple[RenderedFile, ...]:

@@ -7,7 +7,6 @@ difference is named: which file or setting, from what to what.
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -17,6 +16,7 @@ from typing import Any
 from dpuforge.execute.data_listing import find_data_changes, read_seen
 from dpuforge.execute.results import hash_file, read_result
 from dpuforge.execute.toolchain import ToolchainPlace, hash_checks
+from dpuforge.records.files import hash_text
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.result import StageResult, Status
 
@@ -45,11 +45,6 @@ class Present:
             path = self.root / name
             self.digests[name] = hash_file(path) if path.is_file() else ""
         return self.digests[name]
-
-
-def hash_text(text: str) -> str:
-    """Return the sha256 of a generated file's text, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def explain_staleness(stage: PlannedStage, present: Present) -> str:

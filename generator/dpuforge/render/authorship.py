@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dpuforge.records.files import Cause, Change, RenderedFile
-from dpuforge.render.render import MANIFEST, hash_text
+from dpuforge.records.files import Cause, Change, RenderedFile, hash_text
+from dpuforge.render.render import MANIFEST
 from dpuforge.writing import PARTIAL
 
 NEXT = f".{MANIFEST}.next"  # what a write that has begun is about to write; a killed one leaves it

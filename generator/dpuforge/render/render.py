@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 import re
 import shutil
@@ -15,7 +14,7 @@ from typing import Any
 import jinja2
 
 from dpuforge.errors import UserError
-from dpuforge.records.files import RenderedFile
+from dpuforge.records.files import RenderedFile, hash_text
 from dpuforge.records.plan import SCHEMA_VERSION, Plan, PlannedFile
 from dpuforge.render.environment import format_json, make_environment
 
@@ -88,11 +87,6 @@ def _parse_shell(files: list[RenderedFile]) -> None:
         if done.returncode != 0:
             names = ", ".join(file.path for file in files if file.text == text)
             raise TemplateError(f"{names}: the rendered script does not parse: {done.stderr.strip()}")
-
-
-def hash_text(text: str) -> str:
-    """Return the sha256 of text as UTF-8, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _make_manifest(plan: Plan, rendered: list[RenderedFile], environment: jinja2.Environment) -> RenderedFile:

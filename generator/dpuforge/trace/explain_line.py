@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from dpuforge.errors import UsageError
 from dpuforge.plan.artifacts import find_artifact
 from dpuforge.quant_config.resolve import OVERALL, TENSOR
 from dpuforge.records.job import Job
 from dpuforge.records.origin import Origin
 from dpuforge.records.plan import Plan, PlannedFile
-from dpuforge.render.environment import make_environment
 from dpuforge.render.render import MANIFEST
 from dpuforge.trace.marked_lines import TemplateLine, trace_lines
 from dpuforge.trace.recording import make_recorder
@@ -97,11 +94,10 @@ def find_keys(job: Job, planned: PlannedFile) -> frozenset[str]:
     if planned.document is not None:
         keys = ("quantization",) if planned.path == "int8_config.json" else _HARDWARE
         return frozenset(key for key in job.origins if key.startswith(keys))
-    environment = make_environment()
     names = [
         name
-        for template in find_included(environment, planned.template)
-        for reads in read_template(environment, template)
+        for template in find_included(planned.template)
+        for reads in read_template(template)
         for name in (*reads.printed, *reads.conditions)
     ]
     resolved = [key for name in names for key, _ in _resolve(job, planned, name)]
@@ -110,15 +106,12 @@ def find_keys(job: Job, planned: PlannedFile) -> frozenset[str]:
 
 def _explain_template(job: Job, planned: PlannedFile, lines: Sequence[TemplateLine]) -> Iterator[tuple[str, str]]:
     """Yield (how, dotted key) for what the template's lines print and depend on."""
-    environment = make_environment()
     for place in lines:
-        yield from _explain_place(job, planned, environment, place)
+        yield from _explain_place(job, planned, place)
 
 
-def _explain_place(
-    job: Job, planned: PlannedFile, environment: jinja2.Environment, place: TemplateLine
-) -> Iterator[tuple[str, str]]:
-    for reads in read_template(environment, place.template):
+def _explain_place(job: Job, planned: PlannedFile, place: TemplateLine) -> Iterator[tuple[str, str]]:
+    for reads in read_template(place.template):
         if not reads.line <= place.line <= reads.last:
             continue
         if place.printed:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
-import jinja2
 from jinja2 import nodes
+
+from dpuforge.render.environment import make_environment
 
 
 @dataclass(frozen=True)
@@ -19,16 +21,17 @@ class Reads:
     conditions: tuple[str, ...]
 
 
-def read_template(environment: jinja2.Environment, name: str) -> tuple[Reads, ...]:
+@cache
+def read_template(name: str) -> tuple[Reads, ...]:
     """Return what each piece of text and each expression of a template reads; includes are templates of their own."""
-    return tuple(_walk(_parse(environment, name).body, (), {}))
+    return tuple(_walk(_parse(name).body, (), {}))
 
 
-def find_included(environment: jinja2.Environment, name: str) -> tuple[str, ...]:
+def find_included(name: str) -> tuple[str, ...]:
     """Return a template and all that it includes or extends, itself first."""
     found, waiting = [name], [name]
     while waiting:
-        tree = _parse(environment, waiting.pop())
+        tree = _parse(waiting.pop())
         for template in (getattr(node, "template", None) for node in tree.find_all((nodes.Include, nodes.Extends))):
             if isinstance(template, nodes.Const) and template.value not in found:
                 found.append(template.value)
@@ -36,7 +39,9 @@ def find_included(environment: jinja2.Environment, name: str) -> tuple[str, ...]
     return tuple(found)
 
 
-def _parse(environment: jinja2.Environment, name: str) -> nodes.Template:
+@cache
+def _parse(name: str) -> nodes.Template:
+    environment = make_environment()
     assert environment.loader is not None
     source, path, _ = environment.loader.get_source(environment, name)
     return environment.parse(source, name, path)
