@@ -151,17 +151,18 @@ def tabulate(arguments: argparse.Namespace) -> list[str]:
     add("float", "-", lambda: trained)
     with tempfile.TemporaryDirectory() as name:
         script = render_scripts(Path(name))
-    script.STEPS, script.LEARNING_RATE = arguments.steps, arguments.lr
+    script.LEARNING_RATE = arguments.lr
     for cle in arguments.cle:
         config, shown = {"target_device": "DPU", "include_cle": cle}, str(cle).lower()
         add("plain int8", shown, lambda config=config: quantise(trained, batches, config))  # type: ignore[misc]
-        add(
-            f"plain int8 after adjust, {arguments.steps} steps of {script.STEP_IMAGES}",
-            shown,
-            lambda config=config, cle=cle: quantise(  # type: ignore[misc]
-                adjust(script, trained, images[: arguments.images], batches, cle), batches, config
-            ),
-        )
+        for script.STEPS in arguments.steps:
+            add(
+                f"plain int8 after adjust, {script.STEPS} steps of {script.STEP_IMAGES}",
+                shown,
+                lambda config=config, cle=cle: quantise(  # type: ignore[misc]
+                    adjust(script, trained, images[: arguments.images], batches, cle), batches, config
+                ),
+            )
         if arguments.finetune and cle:
             add("emulator's fast_finetune", shown, lambda config=config: quantise(trained, batches, config, True))  # type: ignore[misc]
     return rows
@@ -170,7 +171,7 @@ def tabulate(arguments: argparse.Namespace) -> list[str]:
 def main() -> None:
     """Measure, print, and write the table into the page if asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=110)
+    parser.add_argument("--steps", type=int, nargs="+", default=[110, 500])
     parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--images", type=int, default=600, help="that the stage learns from, without labels")
     parser.add_argument("--cle", type=lambda text: text == "true", nargs="+", default=[True, False])

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from dpuforge.emulator.graph.listing import graph_digest, list_nodes, number_names
 from dpuforge.emulator.nndct.log import QuantizerError
 from dpuforge.emulator.nndct.tool_options import reset_options, set_option_value
 from dpuforge.emulator.nndct.torch_quantizer import torch_quantizer
@@ -283,3 +285,39 @@ def check_integer_exact(quantised: object, image: torch.Tensor) -> None:
         integers = quantised.quantised_parameter(key) * 2.0**fix
         assert torch.equal(integers, integers.round())
         assert integers.abs().max() <= 2 ** (bits - 1)
+
+
+class Scaled(nn.Module):
+    """Three scalar constants, of other values and readers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (N, 4, H - 2, W - 2)."""
+        result: torch.Tensor = (self.conv(x) - 0.5) * 3 + 20
+        return result
+
+
+def test_a_calibration_that_numbers_scalars_otherwise_is_read(tmp_path: Path) -> None:
+    """Its rows stand in the order of execution: the second scalar there may be number 2, and outputs are the same."""
+    torch.manual_seed(0)
+    network, images = Scaled().eval(), torch.rand(2, 3, 8, 8)
+    quantizer = torch_quantizer("calib", network, (images,), output_dir=str(tmp_path))
+    quantizer.quant_model(images)
+    quantizer.export_quant_config()
+    expected = torch_quantizer("test", network, (images,), output_dir=str(tmp_path)).quant_model(images)
+
+    graph = quantizer._quantised.graph
+    first, second, third = (listed.name for listed in list_nodes(graph)[:3])
+    theirs = replace(graph, constants=(third, first, second))
+    info = json.loads((tmp_path / "quant_info.json").read_text())
+    mine, renamed = number_names(graph), number_names(theirs)
+    renames = {mine[name]: renamed[name] for name in mine}
+    assert any(old != new for old, new in renames.items())
+    info["output"] = {renames[name]: row for name, row in info["output"].items()}
+    info["graph_md5"] = graph_digest(theirs)
+    (tmp_path / "quant_info.json").write_text(json.dumps(info))
+    found = torch_quantizer("test", network, (images,), output_dir=str(tmp_path)).quant_model(images)
+    assert torch.equal(found, expected)

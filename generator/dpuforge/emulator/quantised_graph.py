@@ -13,6 +13,7 @@ import torch
 
 from dpuforge.emulator.graph.evaluate import Evaluator, Values, call_node
 from dpuforge.emulator.graph.kinds import Fact, Group
+from dpuforge.emulator.graph.listing import graph_digest, order_constants
 from dpuforge.emulator.graph.nodes import Graph, Node, Ref
 from dpuforge.emulator.integer.calibration_calls import economise_calls
 from dpuforge.emulator.integer.integer_plan import Quantised
@@ -108,6 +109,13 @@ class QuantisedGraph:
         for key, corrector in self._correctors.items():
             corrector.bias = corrector.bias.to(devices[key])
         self._frozen = False
+
+    def follow_numbers(self, info: Mapping[str, Any]) -> None:
+        """Number the network's constants as a quant_info.json of the same graph does, where that is another order."""
+        order = order_constants(self.graph, info.get("output", {}))
+        renumbered = replace(self.graph, constants=order)
+        if order and graph_digest(renumbered) == info.get("graph_md5"):
+            self.graph = renumbered
 
     def expected_names(self) -> dict[str, set[str]]:
         """Return the parameter keys and node names that a calibration gives steps to."""

@@ -30,6 +30,9 @@ class Graph(Protocol):
     @property
     def output_refs(self) -> tuple[Any, ...]: ...
 
+    @property
+    def constants(self) -> tuple[str, ...]: ...
+
 
 RETURN = "nndct_return"
 
@@ -64,10 +67,38 @@ def list_nodes(graph: Graph) -> tuple[Listed, ...]:
         ),
         *((shadow.position, bool(shadow.before), shadow.name) for shadow in shadows if shadow.kind == CONST),
     ]
-    first = [Listed(name, CONST, ()) for _, _, name in sorted(constants, key=lambda row: (row[1], row[0]))]
+    ranks = {name: rank for rank, name in enumerate(graph.constants)}
+    in_order = sorted(constants, key=lambda row: (ranks.get(row[2], 0), row[1], row[0]))
+    first = [Listed(name, CONST, ()) for _, _, name in in_order]
     body = _merge([node for node in graph.nodes if not _is_const(node)], [s for s in shadows if s.kind != CONST])
     last = Listed(f"{graph.name}::return_0", RETURN, tuple(ref.node for ref in graph.output_refs))
     return (*first, *body, last)
+
+
+def order_constants(graph: Graph, rows: Iterable[str]) -> tuple[str, ...]:
+    """Return the graph's constants in the order in which another calibration of the same network numbered them.
+
+    rows: the names of a quant_info.json's table output. They stand in the order of execution, so that the first
+    constant among them is the first that is read here. Empty where that says nothing new. (The real tool numbers
+    scalar constants in an order that no recording explains beyond two of them: golden/dense/yolo_decode.)
+    """
+    names = number_names(graph)
+    theirs = [name for name in rows if name.startswith(f"{graph.name}::{CONST}_")]
+    read = [node.name for node in graph.nodes if _is_const(node) and names[node.name] in theirs]
+    if len(read) != len(theirs) or [names[name] for name in read] == theirs:
+        return ()
+    renamed = dict(zip(read, theirs, strict=True))
+    all_constants = [listed.name for listed in list_nodes(graph) if listed.type == CONST]
+    return tuple(sorted(all_constants, key=lambda name: _read_number(renamed.get(name, names[name]))))
+
+
+def count_scalars(graph: Graph) -> int:
+    """Return how many scalar constants the graph has."""
+    return sum(_is_const(node) and not node.attributes.get("tensor", False) for node in graph.nodes)
+
+
+def _read_number(name: str) -> int:
+    return int(name.rpartition("_")[2])
 
 
 def _is_const(node: Node) -> bool:

@@ -178,6 +178,7 @@ class Graph:
 
     frozen: lines where Python read a tensor's value, so that what followed holds for the example inputs only.
     shadows: nodes of the real tool's graph that compute nothing here. trained: keys of tensors that are parameters.
+    constants: names of constants in the order of their numbers, where a calibration from elsewhere gave them others.
     """
 
     name: str
@@ -188,6 +189,7 @@ class Graph:
     frozen: tuple[str, ...] = ()
     shadows: tuple[Shadow, ...] = ()
     trained: frozenset[str] = frozenset()
+    constants: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Node:
         return self.index[name]

@@ -171,6 +171,7 @@ def read_info(quantised: QuantisedGraph, folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise fail("NO_CALIBRATION", f"Quantization calibration result file does not exist: {path}.", _REMEDY)
     info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    quantised.follow_numbers(info)
     names = quantised.graph.normalised_names()
     back = {normalised: name for name, normalised in names.items()}
     _merge_types(info)

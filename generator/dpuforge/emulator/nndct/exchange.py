@@ -31,6 +31,7 @@ def find_mismatches(quantised: QuantisedGraph, folder: Path) -> tuple[list[str],
     if isinstance(info, str):
         return [info], []
     notes: list[str] = []
+    quantised.follow_numbers(info)
     wrong = [*_shorten(_compare_graph(info, quantised, notes)), *_shorten(_compare_rows(info, quantised, notes))]
     if quantised.settings.bias_correction:
         wrong += _shorten(_compare_bias(quantised, folder / BIAS_FILE))

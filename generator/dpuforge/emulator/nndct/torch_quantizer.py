@@ -11,6 +11,7 @@ from torch import nn
 
 from dpuforge.emulator.diagnosis.diagnose import diagnose
 from dpuforge.emulator.diagnosis.histograms import find_features, histogram_layers
+from dpuforge.emulator.graph.listing import count_scalars
 from dpuforge.emulator.nndct import log
 from dpuforge.emulator.nndct.arguments import (
     as_arguments,
@@ -41,6 +42,7 @@ _OWN_FINETUNING = (
     "fast_finetune of this emulator is an algorithm of its own: the weights and the accuracy that it leads to are not "
     "those of AMD's tool. Plain calibration is repeated exactly."
 )
+_SCALARS_IN_ORDER = 2  # scalar constants whose numbers are known: no recording with more explains theirs
 _EXAMPLE = (
     "https://github.com/Xilinx/Vitis-AI/blob/master/src/Vitis-AI-Quantizer/vai_q_pytorch/example/resnet18_quant.py."
 )
@@ -147,6 +149,11 @@ class torch_quantizer:
         if self._quantised.settings.bias_correction:
             write_bias(self._quantised, self.output_dir)
         write_info(self._quantised, self.output_dir, self._fast_finetuned)
+        if count_scalars(self._quantised.graph) > _SCALARS_IN_ORDER:
+            log.note(
+                "dpuforge's emulator numbers scalar constants in the order of execution. AMD's tool may number this "
+                "many in another order and refuse this calibration; one that was made there is read here."
+            )
 
     def export_xmodel(
         self, output_dir: str = "quantize_result", deploy_check: bool = False, dynamic_batch: bool = False
