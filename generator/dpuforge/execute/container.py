@@ -23,6 +23,7 @@ from dpuforge.execute.engine import (
     pull_image,
 )
 from dpuforge.execute.faults import explain_container, explain_engine
+from dpuforge.execute.process import RUN_VARIABLE
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.records.hardware import Image
 from dpuforge.records.project import Container
@@ -140,6 +141,7 @@ class ContainerPlace(ToolchainPlace):
         values = {
             **{name: os.environ[name] for name in _HANDED_ON if name in os.environ},
             "DPUFORGE_TOOLCHAIN": self.name,
+            RUN_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
