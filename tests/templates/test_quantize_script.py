@@ -363,7 +363,7 @@ RECORDED = {
 
 def test_error_lines_of_the_real_tool_are_found(golden: Path) -> None:
     """In the recorded logs every error code is found, its text without colour codes, and none in good runs."""
-    source = shapes.render_scripts(shapes.make_project())["quantize.py"]
+    source = shapes.render_scripts(shapes.make_project())["quantizer.py"]
     line = next(line for line in source.splitlines() if line.startswith("ERROR_LINE"))
     pattern = re.compile(ast.literal_eval(line[line.index("(") + 1 : -1]))
     logs = [path for path in sorted((golden / "logs").iterdir()) if path.suffix in (".log", ".txt")]
