@@ -137,3 +137,13 @@ def test_an_engine_that_fails_has_the_command_that_mends_it(root: Path, said: st
     """What the engine says leads to its remedy; of what is unknown the command that tells more."""
     (root.parent / "bin/docker").write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
     assert words in doctor(root)[1]["found"]["docker"]["remedy"]
+
+
+def test_a_project_that_may_not_be_written_is_a_gap(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a read-only mount a run would end at once: doctor says so, with the folder."""
+    job = pipeline.load(root / "spec/squares.yaml")
+    monkeypatch.setattr(doctoring.os, "access", lambda path, mode: False)
+    diagnosis = doctoring.examine_machine(job, "emulator")
+    disk = next(finding for finding in diagnosis.findings if finding.name == "disk")
+    assert disk.gap == f"{root} may not be written"
+    assert not diagnosis.ready

@@ -5,6 +5,7 @@ Everything is asked of other processes: nothing is imported here that a run woul
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -202,14 +203,11 @@ def _look_at_room(job: Job) -> Iterator[Finding]:
     needed_gb = estimate_disk_gb(job)
     free_gb = shutil.disk_usage(job.root).free / _GIGA
     gap = "" if free_gb >= needed_gb else f"about {needed_gb:.1f} GB are needed in build/"
-    yield Finding(
-        "disk",
-        f"{free_gb:.1f} GB free",
-        f"about {needed_gb:.1f} GB",
-        gap,
-        f"free space there: du -sh {shlex.quote(str(job.build.parent))}/*",
-        True,
-    )
+    there = next(path for path in (job.build, *job.build.parents) if path.exists())
+    remedy = f"free space there: du -sh {shlex.quote(str(job.build.parent))}/*"
+    if not os.access(there, os.W_OK):
+        gap, remedy = f"{there} may not be written", f"ls -ld {shlex.quote(str(there))}: let this user write there"
+    yield Finding("disk", f"{free_gb:.1f} GB free", f"about {needed_gb:.1f} GB", gap, remedy, True)
     needed_gb, left_gb = estimate_memory_gb(job), read_free_memory_gb()
     use = f"about {needed_gb:.1f} GB, a rough estimate"
     if left_gb is None:
