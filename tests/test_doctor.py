@@ -142,7 +142,7 @@ def test_an_engine_that_fails_has_the_command_that_mends_it(root: Path, said: st
 def test_a_project_that_may_not_be_written_is_a_gap(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a read-only mount a run would end at once: doctor says so, with the folder."""
     job = pipeline.load(root / "spec/squares.yaml")
-    monkeypatch.setattr(doctoring.os, "access", lambda path, mode: False)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
     diagnosis = doctoring.examine_machine(job, "emulator")
     disk = next(finding for finding in diagnosis.findings if finding.name == "disk")
     assert disk.gap == f"{root} may not be written"
