@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,4 +84,4 @@ def pack(
     target = out or job.build / f"{job.project.project}.zip"
     names = archive.pack(job, results, target)
     print(f"{target}: {len(names)} files, {target.stat().st_size / 1e6:.1f} MB, sha256 {hash_file(target)}")
-    print_message(f"next: `dpuforge verify {target}`, here or elsewhere")
+    print_message(f"next: `dpuforge verify {shlex.quote(str(target))}`, here or elsewhere")
