@@ -67,7 +67,7 @@ class Visit:
         refuse_misfit(self.checked, self.session.host.name)
         contents = gather_contents(self.job, self.checked.target.board, self.checked.emulated)
         self.found["network"] = {"name": contents.network.name, "sha256": hash_file(contents.network)}
-        images = choose_images(self.job, self.wish.images)
+        images = choose_images(self.job.root, self.job.build, self.wish.images)
         parts = {"app": contents.files, pictures: name_images(self.job, images)}
         for name, files in parts.items():
             pushed = push_files(self.session, f"{self.place}/{name}", files)

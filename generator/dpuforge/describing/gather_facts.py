@@ -27,6 +27,7 @@ _FILES = (
     "evaluate/predictions.json",
     "evaluate/pictures.json",
     "evaluate/histograms.json",
+    "preflight/predictions.json",
 )
 
 
