@@ -53,7 +53,9 @@ def main() -> None:
 
 
 def _judge(spec: Path, root: Path, build: Path) -> StageResult:
-    found = StageResult("preflight", Status.DONE, toolchain={"name": "dpuforge", "versions": {"dpuforge": hash_checks()}})
+    found = StageResult(
+        "preflight", Status.DONE, toolchain={"name": "dpuforge", "versions": {"dpuforge": hash_checks()}}
+    )
     metrics: dict[str, Any] = {}
     try:
         job = replace(pipeline.load(spec), root=root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,7 +68,17 @@ def build_report(
         "hardware": dict(known.hardware),
         "provenance": describe_provenance(current, known),
     }
+    document = keep_finite(document)
     return {**document, "missing": list_missing(document, known)}
+
+
+def keep_finite(value: Any) -> Any:
+    """Return a document without NaN and infinity, which JSON does not know: None stands in their places."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: keep_finite(item) for key, item in value.items()}
+    return [keep_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _describe_makers(toolchain: str, current: Mapping[str, StageResult]) -> dict[str, Any]:
