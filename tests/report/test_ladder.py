@@ -97,7 +97,7 @@ def climb_on_integers(answers: Any, int8: Any, **figures: Any) -> dict[str, Any]
 
 
 def test_integers_and_int8_are_compared_on_the_images_that_both_classified() -> None:
-    """The drop is that of the images of the integer run, in whatever order evaluate lists them; their number is told."""
+    """The drop is of the images of the integer run, in whatever order evaluate lists them; their number is told."""
     answers = {"files": ["a", "c", "e", "g"], "label": [1, 1, 1, 1], "integers": [1, 0, 0, 1]}
     int8 = {"files": list("gfedcba"), "int8": [1, 0, 1, 0, 1, 0, 0], "label": [1] * 7, "float": [1] * 7}
     rung = climb_on_integers(answers, int8, integer_images_of=7)
