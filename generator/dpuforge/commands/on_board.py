@@ -200,10 +200,15 @@ def pull(spec: Spec, host: Hosts, board: Board = "", wait: Wait = 0.0) -> None:
     """Bring back what the last run left on a board: to build/<project>/board/<BOARD>/run/.
 
     Example: dpuforge board pull spec/quickstart.yaml --host kv260
+
+    Of several hosts each has a folder of its own: build/<project>/board/<BOARD>/hosts/<HOST>/run/.
     """
     from dpuforge.board.visit import Wish
 
-    for folder in visit_all(spec, host, Wish(board, wait=wait), "pull", lambda visit: visit.pull("run")):
+    def work(visit: Visit) -> Path:
+        return visit.pull("run", visit.here if len(set(host)) == 1 else None)
+
+    for folder in visit_all(spec, host, Wish(board, wait=wait), "pull", work):
         print(folder)
 
 
