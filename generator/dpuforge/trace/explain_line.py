@@ -17,7 +17,7 @@ from dpuforge.records.job import Job
 from dpuforge.records.origin import Origin
 from dpuforge.records.plan import Plan, PlannedFile
 from dpuforge.render.render import MANIFEST
-from dpuforge.trace.marked_lines import TemplateLine, trace_lines
+from dpuforge.render.marked_lines import TemplateLine, trace_lines
 from dpuforge.trace.recording import make_recorder
 from dpuforge.trace.template_keys import find_included, read_template
 
