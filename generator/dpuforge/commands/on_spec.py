@@ -150,8 +150,8 @@ def _explain_line(path: Path, line: int, json_: bool) -> None:
     if on_disk[line - 1 : line] != [found.text]:
         print_message(f"{path}:{line} is not what the spec leads to now; this is the line as it would be made")
     print(f"{path}:{line}: {found.text.strip()}")
-    for template in dict.fromkeys((place.template, place.line) for place in found.templates):
-        print(f"made by templates/{template[0]}:{template[1]}")
+    for place in found.places:
+        print(f"made by {place}")
     rows = [(it.how, it.key, it.origin.value, it.origin.where or f"default: {it.origin.why}") for it in found.keys]
     print_table("", ("how", "key", "value", "where, or why"), rows) if rows else print("no key of the spec decides it")
 

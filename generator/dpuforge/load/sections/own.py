@@ -100,7 +100,7 @@ def check_files(spec: Spec, root: FilePath) -> Iterator[Finding]:
     """Yield what is wrong with the files themselves; their paths are well formed."""
     for where, path, hook in _iterate_files(spec["own"]):
         try:
-            text = read_own(root, path)
+            text, _ = read_own(root, path)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             what = f"the file cannot be used: {reason}, got {show_value(path)}"
@@ -120,8 +120,8 @@ def _iterate_files(own: Spec) -> Iterator[tuple[Path, str, str]]:
             yield ("own", "append", script, hook), path, hook
 
 
-def read_own(root: FilePath, path: str) -> str:
-    """Return the text of a file of the project; raise OSError or ValueError where it must not be read."""
+def read_own(root: FilePath, path: str) -> tuple[str, str]:
+    """Return text and sha256 of a file of the project; raise OSError or ValueError where it must not be read."""
     place = root / path
     real, inside = os.path.realpath(place), os.path.realpath(root)
     if os.path.commonpath([real, inside]) != inside:
@@ -130,14 +130,15 @@ def read_own(root: FilePath, path: str) -> str:
         raise ValueError("it is no file" if place.exists() else "there is no such file")
     if place.stat().st_size > MAX_BYTES:
         raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+    content = place.read_bytes()
     try:
-        text = place.read_bytes().decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
     found = _CONTROL.search(text)
     if found:
         raise ValueError(f"line {text.count(chr(10), 0, found.start()) + 1} holds a control character")
-    return text
+    return text, hashlib.sha256(content).hexdigest()
 
 
 def _judge_hook(path: str, text: str, where: Path) -> str:
@@ -175,8 +176,7 @@ def build_own(own: Spec, root: FilePath) -> tuple[OwnFile, ...]:
     """Return the files of a checked spec with what is in them."""
     files = []
     for where, path, hook in _iterate_files(own):
-        text = read_own(root, path)
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        text, digest = read_own(root, path)
         names = {"script": str(where[2]), "hook": hook} if hook else {"template": str(where[2])}
         files.append(OwnFile(FilePath(os.path.normpath(path)).as_posix(), digest, text, **names))
     return tuple(files)
