@@ -341,7 +341,8 @@ def _check_served(catalogue: Catalogue, release: str, board: str, where: Finding
 
 
 def _check_paths(context: Context) -> Iterator[Finding]:
-    for dotted in ("data.train", "data.validation", "data.test", "data.split.from", "model.weights"):
+    folders = ("data.train", "data.validation", "data.test", "data.split.from")
+    for dotted in (*folders, "model.weights", "transfer.teacher.weights"):
         value = context.get(dotted)
         if isinstance(value, str) and re.search(r"[\x00-\x1f]", value):
             yield _finding(dotted, f"a path holds a control character, got {show_value(value)}", "retype the path")
@@ -353,7 +354,7 @@ RULES = (
     Rule(("model",), _check_input),
     Rule(("model.backbone", "model.weights", "transfer.method"), _check_random_features),
     Rule(("data.source", "data.split", "data.train", "data.validation", "data.test"), _check_splits),
-    Rule(("data.split", "data.train", "data.validation", "data.test", "model.weights"), _check_paths),
+    Rule(("data.split", "data.train", "data.validation", "data.test", "model.weights", "transfer"), _check_paths),
     Rule(("data.preprocess", "model.backbone", "transfer.teacher"), _check_channels),
     Rule(("data.preprocess.range",), _check_range),
     Rule(("model.input", "data.preprocess.resize", "data.preprocess.crop"), _check_preprocess),
