@@ -33,7 +33,9 @@ def old(tmp_path: Path) -> Path:
     """The quickstart as it would have been written before the keys of ROWS were renamed."""
     text = (REPO / "spec/quickstart.yaml").read_text().replace("spec_version: 1\n", "")
     text = text.replace("\nmodel:", "\nnet:").replace("  calibration:", "  calib:")
-    text = text.replace(", lr: 1.0e-3", "").replace("  epochs: 4", "  learning_rate: 2.0e-3   # the old name\n  epochs: 4")
+    text = text.replace(", lr: 1.0e-3", "").replace(
+        "  epochs: 4", "  learning_rate: 2.0e-3   # the old name\n  epochs: 4"
+    )
     (tmp_path / "spec").mkdir()
     path = tmp_path / "spec/quickstart.yaml"
     path.write_text(text)

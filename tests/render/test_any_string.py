@@ -165,7 +165,9 @@ def fill(folder: Path, text: str, split: bool) -> tuple[dict[str, Any], dict[str
     odd = plain = make_base(split)
     taken = []
     for key in KEYS:
-        if key.startswith("data.split") != split and key.startswith(("data.split", "data.train", "data.v", "data.test")):
+        if key.startswith("data.split") != split and key.startswith(
+            ("data.split", "data.train", "data.v", "data.test")
+        ):
             continue
         tried = put(odd, key, text)
         if key.startswith("data.") and not split:
@@ -250,7 +252,14 @@ def judge(folder: Path, text: str, split: bool) -> list[str]:
 def test_the_schema_has_the_free_strings_that_people_write() -> None:
     """The walk over the schema finds description, class names, paths, layers, options; a new key is found likewise."""
     names = {key.partition(":")[0] for key in KEYS}
-    assert {"description", "classes", "data.train", "model.backbone", "run.container.options", "target.net_name"} <= names
+    assert {
+        "description",
+        "classes",
+        "data.train",
+        "model.backbone",
+        "run.container.options",
+        "target.net_name",
+    } <= names
     new = {"fresh": {"type": "mapping", "schema": {"key": {"type": "text"}, "keys": {"type": "list"}}}}
     assert list(list_strings(new)) == ["fresh.key:text", "fresh.keys:list"]
 

@@ -209,12 +209,24 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "too long a range": (TEMPLATE, "{% for i in range(10**9) %}x{% endfor %}", "own/a.j2:1: OverflowError"),
     "broken Python of a template": (TEMPLATE, "x = 1\ndef augment(:\n", "own/a.j2:2: train.py: .* does not parse"),
     "Python 3.8 of a template": (TEMPLATE, "y = (z := 1)\n", "own/a.j2:1: train.py: .*3.8"),
-    "an import of dpuforge": (TEMPLATE, "x = 1\nfrom dpuforge import paths\n", "own/a.j2:2: train.py: it imports dpuforge"),
-    "a late future import": (HOOK, f"from __future__ import annotations\n{AFTER}", "own/a.py:1: train.py: from __future__"),
+    "an import of dpuforge": (
+        TEMPLATE,
+        "x = 1\nfrom dpuforge import paths\n",
+        "own/a.j2:2: train.py: it imports dpuforge",
+    ),
+    "a late future import": (
+        HOOK,
+        f"from __future__ import annotations\n{AFTER}",
+        "own/a.py:1: train.py: from __future__",
+    ),
     "a return outside": (HOOK, f"{AFTER}\nreturn 1\n", "own/a.py:5: .*outside function"),
     "an import in a hook": (HOOK, f"{AFTER}\n    import dpuforge.paths\n", "own/a.py:5: train.py: it imports dpuforge"),
     "a name of the script": (HOOK, f"{AFTER}\n\ndef main():\n    pass\n", "main is defined twice"),
-    "no such function": (HOOK, "def after(model):\n    pass\n", r"own/a.py: it defines no function after_training\(model"),
+    "no such function": (
+        HOOK,
+        "def after(model):\n    pass\n",
+        r"own/a.py: it defines no function after_training\(model",
+    ),
     "too few arguments": (HOOK, "def after_training(model):\n    pass\n", "own/a.py:1: after_training is called with"),
     "broken Python of a hook": (HOOK, "def after_training(:\n", "own/a.py:1: it is not Python 3.7"),
     "the end of raw text": (HOOK, f"{AFTER}# {{% endraw %}}\n", "own/a.py:4: .*endraw"),
@@ -322,7 +334,9 @@ def test_a_wrong_key_below_own_is_explained(root: Path, own: str, says: str) -> 
 def test_an_own_template_writes_nowhere_else(root: Path) -> None:
     """Whatever a template yields, the files are those of the plan, all inside generated/<project>/."""
     hostile = '{% set path = "../../evil" %}"""x"""\n# ../../evil\n'
-    spec = add(root, "{templates: {figures.py.j2: own/f.j2, boards/board.env.j2: own/b.j2}}", f_j2=hostile, b_j2="X='1'\n")
+    spec = add(
+        root, "{templates: {figures.py.j2: own/f.j2, boards/board.env.j2: own/b.j2}}", f_j2=hostile, b_j2="X='1'\n"
+    )
     before = sorted(path for path in root.rglob("*") if path.is_file())
     assert dpuforge("generate", cwd=root).returncode == 0
     made = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file() and path not in before)

@@ -17,6 +17,7 @@ from dpuforge.errors import ExitCode, Problem, UsageError, UserError
 if TYPE_CHECKING:
     from dpuforge.records.files import Edits, FileChange, RenderedFile
     from dpuforge.records.job import Job
+    from dpuforge.running import Failure, Request
 
 Specs = Annotated[list[Path] | None, typer.Argument(help="Spec files; without any: every spec/*.yaml here.")]
 Spec = Annotated[Path, typer.Argument(help="The spec file, for example spec/quickstart.yaml.")]
@@ -294,24 +295,37 @@ def run(
     Scripts that were edited by hand are refused (exit code 1): --keep runs them as they are. One run at a time works
     in a project's build folder; the second says who does (exit code 3).
     """
-    from dpuforge import pipeline, planning, running
+    from dpuforge import pipeline, running
     from dpuforge.commands.progress import RunProgress
     from dpuforge.execute.run_stages import Selection
 
     edits = choose_edits(overwrite, keep)
     request = running.Request(toolchain or "", tuple(board or ()), Selection(start, until), jobs, edits)
     if approved is not None:
-        if toolchain or board or start or until:
-            raise UsageError("--plan: the saved plan says toolchain, boards and stages", "give them to `dpuforge plan`")
-        request = replace(planning.read_approval(approved, jobs), edits=edits)
+        request = _bind_to_plan(approved, request)
     request = replace(request, engine=choose_engine(engine), pull=make_question(pull))
     document, failed = pipeline.run(spec, request, RunProgress, print_message)
     _print_summary(document)
     if failed is not None:
-        print_message(f"stage {failed.key} failed: {failed.reason}\nhelp: read {failed.log}")
-        print_faults(spec, failed.log)
-        _explain_failure(spec, failed.log)
+        _tell_failure(spec, failed)
         raise typer.Exit(failed.exit_code)
+
+
+def _bind_to_plan(approved: Path, request: Request) -> Request:
+    """Return the request of a saved plan; raise UsageError where the command says otherwise."""
+    from dpuforge import planning
+
+    selection = request.selection
+    if request.toolchain or request.boards or selection.start or selection.until:
+        raise UsageError("--plan: the saved plan says toolchain, boards and stages", "give them to `dpuforge plan`")
+    return replace(planning.read_approval(approved, request.jobs), edits=request.edits)
+
+
+def _tell_failure(spec: Path, failed: Failure) -> None:
+    """Say which stage failed and why, what its log tells, and which keys are behind it."""
+    print_message(f"stage {failed.key} failed: {failed.reason}\nhelp: read {failed.log}")
+    print_faults(spec, failed.log)
+    _explain_failure(spec, failed.log)
 
 
 def _explain_failure(spec: Path, log: Path) -> None:

@@ -70,7 +70,11 @@ def _find_imports(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
         for name in names:
             if name.split(".")[0] == "dpuforge":
-                yield node.lineno, "it imports dpuforge", "generated scripts stand alone, where dpuforge is not installed"
+                yield (
+                    node.lineno,
+                    "it imports dpuforge",
+                    "generated scripts stand alone, where dpuforge is not installed",
+                )
 
 
 def _find_twins(tree: ast.Module) -> Iterator[tuple[int, str, str]]:

@@ -52,7 +52,9 @@ def _format_stages(document: Mapping[str, Any]) -> list[str]:
     """Return one line for each fate of stages: to run again, never run, without their tool."""
     stages = ", ".join(document["stages"])
     if document["judged_by"] == "scripts":
-        return [f"  scripts differ, here or before them, of: {stages} (no results of then to judge by)"] if stages else []
+        return (
+            [f"  scripts differ, here or before them, of: {stages} (no results of then to judge by)"] if stages else []
+        )
     minutes = document["minutes"]
     about = "" if minutes is None else f" (about {minutes:.1f} minutes)"
     lines = [f"  run again: {stages}{about}"] if stages else []

@@ -59,9 +59,7 @@ def name_changes(job: Job, plan: Plan, before: Mapping[str, Any], files: Sequenc
     return Changes(settings, tuple(_group_others(files, explained)), bool(before.get("settings")))
 
 
-def _name_own_files(
-    job: Job, plan: Plan, before: Mapping[str, str], touched: Sequence[str]
-) -> Iterator[SettingChange]:
+def _name_own_files(job: Job, plan: Plan, before: Mapping[str, str], touched: Sequence[str]) -> Iterator[SettingChange]:
     """Yield the project's own templates and hooks that changed, each with the files it touches.
 
     What is new or gone is a change of the setting that lists it.

@@ -51,7 +51,9 @@ def apply_renames(document: Document) -> None:
         old, new = (tuple(key.split(".")) for key in (row.old, row.new))
         twice = has_both(document.value, row)
         knows = isinstance(written, int) and written >= row.version
-        what = f"the key is called {row.new} since version {row.version} of the spec" + ", and that is there too" * twice
+        what = (
+            f"the key is called {row.new} since version {row.version} of the spec" + ", and that is there too" * twice
+        )
         remedy = f"write {row.new}, or let `dpuforge migrate` do it"
         severity = "error" if twice or knows else "warning"
         place = document.places.get(old)
