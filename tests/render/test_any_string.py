@@ -1,8 +1,8 @@
 """Any string in any free-string key of a spec: refused at its place, or a value in every generated file, never code.
 
-The keys come from the schema itself, so that a new key is covered. A spec with a plain marker and one with an odd string
-must render to the same files but for that string: Python and the Snakefile by their syntax trees, shell by its words and
-by what bash makes of its assignments, JSON by its values.
+The keys come from the schema itself, so that a new key is covered. A spec with a plain marker and one with an odd
+string must render to the same files but for that string: Python and the Snakefile by their syntax trees, shell by its
+words and by what bash makes of its assignments, JSON by its values.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ def diff(
     Example: dpuforge diff spec/quickstart.yaml --semantic --against main
 
     --semantic says which settings changed, from what to what, where, which files each touches and which stages have to
-    run again, as `plan` judges it; edits by hand and changes of dpuforge itself are told apart. With --against, the stages
-    are those that read a script that differs: the results of that revision are not here.
+    run again, as `plan` judges it; edits by hand and changes of dpuforge itself are told apart. With --against, the
+    stages are those that read a script that differs: the results of that revision are not here.
     """
     from dpuforge.render.folder import format_diff
 

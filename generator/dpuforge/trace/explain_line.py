@@ -17,9 +17,9 @@ from dpuforge.records.job import Job
 from dpuforge.records.origin import Origin
 from dpuforge.records.own import OwnFile
 from dpuforge.records.plan import Plan, PlannedFile
+from dpuforge.render.marked_lines import TemplateLine, trace_lines
 from dpuforge.render.own_templates import SHIPPED
 from dpuforge.render.render import MANIFEST
-from dpuforge.render.marked_lines import TemplateLine, trace_lines
 from dpuforge.trace.recording import make_recorder
 from dpuforge.trace.template_keys import find_included, read_template
 

@@ -1,4 +1,4 @@
-"""Keys that were renamed (spec/schema/renamed.yaml): an old spec is read under the new names, and told what to write."""
+"""Keys that were renamed (spec/schema/renamed.yaml): an old spec is read under the new names, with what to write."""
 
 from __future__ import annotations
 
