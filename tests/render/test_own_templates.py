@@ -13,7 +13,7 @@ import pytest
 from dpuforge import pipeline
 from dpuforge.errors import UserError
 from dpuforge.load.load_spec import validate_file
-from dpuforge.load.sections.own import list_templates, read_hooks
+from dpuforge.load.sections.own_files import list_templates, read_hooks
 from dpuforge.planning import name_stages
 from dpuforge.prove.archive import pack
 from tests.conftest import REPO

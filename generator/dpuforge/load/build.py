@@ -12,7 +12,7 @@ from typing import Any
 
 from dpuforge.load.quantization import to_quant_json
 from dpuforge.load.rules import read_class_names
-from dpuforge.load.sections.own import build_own
+from dpuforge.load.sections.own_files import build_own
 from dpuforge.records.project import (
     Adjust,
     BoardChoice,
