@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpuforge.commands.screen import paint, print_json, print_message, print_table
-from dpuforge.commands.show_faults import choose_engine, explain_word, make_question, print_faults
+from dpuforge.commands.show_faults import choose_engine, explain_word, make_question, tell_failure
 from dpuforge.errors import ExitCode, Problem, UsageError, UserError
 
 if TYPE_CHECKING:
     from dpuforge.records.files import Edits, FileChange, RenderedFile
     from dpuforge.records.job import Job
-    from dpuforge.running import Failure, Request
+    from dpuforge.running import Request
 
 Specs = Annotated[list[Path] | None, typer.Argument(help="Spec files; without any: every spec/*.yaml here.")]
 Spec = Annotated[Path, typer.Argument(help="The spec file, for example spec/quickstart.yaml.")]
@@ -307,7 +307,7 @@ def run(
     document, failed = pipeline.run(spec, request, RunProgress, print_message)
     _print_summary(document)
     if failed is not None:
-        _tell_failure(spec, failed)
+        tell_failure(spec, failed)
         raise typer.Exit(failed.exit_code)
 
 
@@ -319,25 +319,6 @@ def _bind_to_plan(approved: Path, request: Request) -> Request:
     if request.toolchain or request.boards or selection.start or selection.until:
         raise UsageError("--plan: the saved plan says toolchain, boards and stages", "give them to `dpuforge plan`")
     return replace(planning.read_approval(approved, request.jobs), edits=request.edits)
-
-
-def _tell_failure(spec: Path, failed: Failure) -> None:
-    """Say which stage failed and why, what its log tells, and which keys are behind it."""
-    print_message(f"stage {failed.key} failed: {failed.reason}\nhelp: read {failed.log}")
-    print_faults(spec, failed.log)
-    _explain_failure(spec, failed.log)
-
-
-def _explain_failure(spec: Path, log: Path) -> None:
-    """Name the keys of the spec behind the lines of generated scripts that a failed stage's traceback names."""
-    from dpuforge import pipeline
-    from dpuforge.trace.explain_line import explain_traceback
-
-    text = log.read_text("utf-8", errors="replace") if log.is_file() else ""
-    if "Traceback" in text:
-        job = pipeline.load(spec)
-        for line in explain_traceback(job, pipeline.plan(job), text):
-            print_message(f"      {line}")
 
 
 def _print_summary(document: dict[str, Any]) -> None:
