@@ -66,15 +66,15 @@ def check_script(path: str, text: str) -> None:
 
 def _find_imports(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
     for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-        for name in names:
-            if name.split(".")[0] == "dpuforge":
-                yield (
-                    node.lineno,
-                    "it imports dpuforge",
-                    "generated scripts stand alone, where dpuforge is not installed",
-                )
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module or ""]
+        else:
+            continue
+        if any(name.split(".")[0] == "dpuforge" for name in names):
+            remedy = "generated scripts stand alone, where dpuforge is not installed"
+            yield node.lineno, "it imports dpuforge", remedy
 
 
 def _find_twins(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
