@@ -11,6 +11,7 @@ from typing import Any
 
 from dpuforge.errors import UserError
 from dpuforge.load.findings import Finding, Path, Place, show_value
+from dpuforge.load.sections.renames import apply_renames
 from dpuforge.load.text import Document, read_document
 
 MAX_BASES = 32
@@ -48,6 +49,7 @@ def _read(content: bytes, shown: str, chain: tuple[str, ...], sources: Sources) 
     sources.reads += 1
     sources.files[shown] = hashlib.sha256(content).hexdigest()
     document = read_document(content, shown)
+    apply_renames(document)
     sources.findings += document.findings
     for path, name in _iterate_bases(document):
         _read_base(name, document.places[path], shown, chain, sources)

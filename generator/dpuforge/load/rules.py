@@ -16,7 +16,7 @@ from dpuforge.load.defaults import look_up
 from dpuforge.load.findings import Finding, Path, show_value
 from dpuforge.load.forms import check_board
 from dpuforge.load.quantization import check_quantization
-from dpuforge.load.sections import training
+from dpuforge.load.sections import own_files, training
 from dpuforge.records.hardware import Catalogue
 
 MIN_CALIBRATION_IMAGES = 100
@@ -341,7 +341,8 @@ def _check_served(catalogue: Catalogue, release: str, board: str, where: Finding
 
 
 def _check_paths(context: Context) -> Iterator[Finding]:
-    for dotted in ("data.train", "data.validation", "data.test", "data.split.from", "model.weights"):
+    folders = ("data.train", "data.validation", "data.test", "data.split.from")
+    for dotted in (*folders, "model.weights", "transfer.teacher.weights"):
         value = context.get(dotted)
         if isinstance(value, str) and re.search(r"[\x00-\x1f]", value):
             yield _finding(dotted, f"a path holds a control character, got {show_value(value)}", "retype the path")
@@ -353,7 +354,7 @@ RULES = (
     Rule(("model",), _check_input),
     Rule(("model.backbone", "model.weights", "transfer.method"), _check_random_features),
     Rule(("data.source", "data.split", "data.train", "data.validation", "data.test"), _check_splits),
-    Rule(("data.split", "data.train", "data.validation", "data.test", "model.weights"), _check_paths),
+    Rule(("data.split", "data.train", "data.validation", "data.test", "model.weights", "transfer"), _check_paths),
     Rule(("data.preprocess", "model.backbone", "transfer.teacher"), _check_channels),
     Rule(("data.preprocess.range",), _check_range),
     Rule(("model.input", "data.preprocess.resize", "data.preprocess.crop"), _check_preprocess),
@@ -366,6 +367,7 @@ RULES = (
     Rule(("train", "transfer.freeze"), _check_section(training.check_rates)),
     Rule(("train", "transfer", "data.augment"), _check_section(training.check_views)),
     Rule(("quantization.calibration",), _check_calibration),
+    Rule(("own",), lambda context: own_files.check_files(context.spec, context.root)),
     Rule(("target.vitis_ai",), _check_release),
     Rule((), _check_boards),
     Rule((), _check_quantization),

@@ -13,6 +13,7 @@ from cerberus import errors as codes
 
 from dpuforge.load import forms
 from dpuforge.load.findings import Finding, Path, show_value
+from dpuforge.load.sections import own_files
 from dpuforge.load.shipped_yaml import LOADER, ShippedSchema
 from dpuforge.paths import find_shipped
 
@@ -64,6 +65,12 @@ class _SpecValidator(Validator):  # type: ignore[misc]
 
     def _check_with_run(self, field: str, value: object) -> None:
         self._apply(forms.check_run, field, value)
+
+    def _check_with_own_templates(self, field: str, value: object) -> None:
+        self._apply(own_files.check_templates, field, value)
+
+    def _check_with_own_append(self, field: str, value: object) -> None:
+        self._apply(own_files.check_append, field, value)
 
     def _apply(self, check: forms.Check, field: str, value: object) -> None:
         for fault in check(value):
