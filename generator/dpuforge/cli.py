@@ -24,6 +24,7 @@ from dpuforge.commands import (
     on_spec,
     on_xmodel,
 )
+from dpuforge.commands.choices import init_spec
 from dpuforge.commands.screen import PlainCommand, PlainGroup, print_message, set_colour
 from dpuforge.errors import ExitCode, Interrupted, UserError, explain_disk_error
 
@@ -39,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    on_machine.init,
+    init_spec.init,
     on_spec.validate,
     on_spec.explain,
     on_spec.generate,

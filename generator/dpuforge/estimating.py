@@ -12,6 +12,7 @@ from dpuforge.hardware.estimate import Estimate, estimate_operators, find_target
 from dpuforge.load.boards.catalogue import shipped_catalogue
 from dpuforge.load.boards.lock_file import resolve_targets
 from dpuforge.load.boards.resolve_board import HardwareError, resolve_board
+from dpuforge.load.known_networks import find_known_network, list_known_networks
 from dpuforge.load.load_spec import load_project
 from dpuforge.looking import Look, look_at_network
 from dpuforge.paths import find_root
@@ -29,6 +30,39 @@ class BackboneRow:
     height: int
     width: int
     estimate: Estimate
+
+
+@dataclass(frozen=True)
+class KnownRow:
+    """One torchvision classifier on several boards, in their order."""
+
+    backbone: str
+    estimates: tuple[Estimate, ...]
+
+    @property
+    def subgraphs(self) -> tuple[int, ...]:
+        """DPU subgraphs on each board."""
+        return tuple(found.partition.dpu_subgraphs for found in self.estimates)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the whole network runs on every board's DPU, in one piece."""
+        return all(found.partition.dpu_subgraphs == 1 and not found.partition.cpu for found in self.estimates)
+
+    @property
+    def most_on_cpu(self) -> int:
+        """The most operators that a board would run on its CPU."""
+        return max(len(found.partition.cpu) for found in self.estimates)
+
+
+def estimate_known(targets: Iterable[BoardTarget]) -> tuple[KnownRow, ...]:
+    """Estimate the classifiers whose operators are shipped, without torch: those that fit first, then the fastest."""
+    catalogue, boards = shipped_catalogue(), tuple(targets)
+    rows = [
+        KnownRow(name, estimate_boards(catalogue, find_known_network(name).operators, boards))
+        for name in list_known_networks()
+    ]
+    return tuple(sorted(rows, key=lambda row: (not row.fits, -min(map(_frame_rate, row.estimates)))))
 
 
 def estimate_spec(path: Path, boards: tuple[str, ...], release: str) -> tuple[Estimate, ...]:

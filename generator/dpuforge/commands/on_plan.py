@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpuforge.commands.choices import complete
 from dpuforge.commands.on_spec import Boards, Json, Spec, ToolchainName
 from dpuforge.commands.screen import paint, print_json, print_message, print_table
 from dpuforge.errors import ExitCode
@@ -19,8 +20,10 @@ def plan(
     spec: Spec,
     toolchain: ToolchainName = None,
     board: Boards = None,
-    start: Annotated[str, typer.Option("--from", help="As `run --from`.")] = "",
-    until: Annotated[str, typer.Option(help="As `run --until`.")] = "",
+    start: Annotated[
+        str, typer.Option("--from", help="As `run --from`.", autocompletion=complete.complete_stages)
+    ] = "",
+    until: Annotated[str, typer.Option(help="As `run --until`.", autocompletion=complete.complete_stages)] = "",
     out: Annotated[Path | None, typer.Option("--out", help="Save it for `run --plan`.")] = None,
     json_: Json = False,
 ) -> None:
