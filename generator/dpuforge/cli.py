@@ -93,7 +93,7 @@ def main() -> None:
     """Run the command line; a UserError prints its message and remedy, anything else is a bug and keeps its trace."""
     signal.signal(signal.SIGTERM, _stop)
     try:
-        app(standalone_mode=True)
+        app(prog_name="dpuforge")
     except UserError as error:
         print_message(f"error: {error}" if not hasattr(error, "problems") else str(error))
         sys.exit(error.exit_code)

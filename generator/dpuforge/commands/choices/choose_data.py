@@ -41,7 +41,7 @@ def settle_data(interview: Interview, given: Given) -> Found:
         name = _name_below(root, text)
         data = read_data(root, name)
         if data is None and text != found.name and not interview.confirm(f"  {name} is not there yet: fill it later?"):
-            raise UsageError("there is nothing", "name the folder of the images, or a CSV file")
+            raise UsageError(f"there is no {name}", "name the folder of the images, or a CSV file")
         read[:], found.name, found.here = ([data] if data else []), name, data is not None
         _tell(interview, data)
         return _describe(answers, name, data)

@@ -17,7 +17,7 @@ from dpuforge.commands.choices.given import Given
 from dpuforge.commands.screen import print_message
 from dpuforge.edit.edit_spec import write_spec
 from dpuforge.errors import UsageError
-from dpuforge.load.backbones import load_backbones
+from dpuforge.load.backbones import classify_backbone, load_backbones
 from dpuforge.load.json_schema import project_json_schema
 from dpuforge.paths import find_root
 from dpuforge.writing import replacing
@@ -119,7 +119,7 @@ def _take_backbone(networks: offers.Networks, interview: Interview, answers: Ans
         print(f"  {name} would run as {subgraphs} DPU subgraphs, with {on_cpu}")
         if not interview.confirm("  take it all the same?"):
             raise UsageError("choose another", "those of the list fit")
-    elif interview.asking and known is None:
+    elif interview.asking and classify_backbone(name) in ("timm", "factory"):
         print("  not estimated here, which would need torch: `dpuforge estimate` does, once the spec is written")
     return replace(answers, backbone=name, weights=offers.default_weights(name), subgraphs=max(1, subgraphs))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from dpuforge.commands.choices.ask import pick
 from dpuforge.commands.screen import print_table
-from dpuforge.errors import UsageError
+from dpuforge.errors import UsageError, UserError
 from dpuforge.estimating import KnownRow, estimate_known
 from dpuforge.load.backbones import find_backbone
 from dpuforge.load.boards.catalogue import shipped_catalogue
@@ -28,14 +28,22 @@ FREEZE = (
 
 
 def show_boards(every: bool) -> None:
-    """Print the boards that have a DPU."""
+    """Print the boards that a release ships an image or firmware for, or all."""
     catalogue = shipped_catalogue()
-    rows = []
-    for number, board in enumerate(catalogue.boards.values(), 1):
-        dpus = sorted({item.target for item in board.configurations if item.target})
-        if every or find_serving(catalogue, board.name) or not dpus:
-            rows.append((number, board.name, board.description, " ".join(dpus[:3]) or "name it: CUSTOM_ZYNQMP:B2304"))
-    print_table("boards; ? lists all, BOARD:B2304 or BOARD:0x... names another DPU", ("", "board", "", "DPU"), rows)
+    shown = [name for name in catalogue.boards if every or find_serving(catalogue, name)]
+    hidden = "" if every else f"; ? lists all {len(catalogue.boards)}"
+    rows = [(name, *_describe_board(name), catalogue.boards[name].description) for name in shown]
+    title = f"boards, with what they carry; BOARD:B2304 or BOARD:0x... names another DPU{hidden}"
+    print_table(title, ("board", "DPU", "release", ""), rows)
+
+
+def _describe_board(name: str) -> tuple[str, str]:
+    """Return the DPU that a board carries and the release that is chosen for it."""
+    try:
+        release = choose_release((name,))
+    except UserError:
+        return "name its size", ""
+    return resolve_boards((name,), release)[0].target, release
 
 
 def read_boards(text: str) -> Boards:
@@ -52,11 +60,9 @@ def read_boards(text: str) -> Boards:
 
 def resolve_boards(boards: Boards, release: str) -> tuple[BoardTarget, ...]:
     """Return the DPU of every board under a release; raise HardwareError where one has none."""
-    catalogue, found = shipped_catalogue(), []
-    for entry in boards:
-        choice = {"board": entry} if isinstance(entry, str) else entry
-        found.append(resolve_board(catalogue, choice["board"], release, choice.get("dpu"), choice.get("fingerprint")))
-    return tuple(found)
+    catalogue = shipped_catalogue()
+    choices = [{"board": entry} if isinstance(entry, str) else entry for entry in boards]
+    return tuple(resolve_board(catalogue, it["board"], release, it.get("dpu"), it.get("fingerprint")) for it in choices)
 
 
 def choose_release(boards: Boards) -> str:
@@ -125,7 +131,7 @@ def _describe_row(row: KnownRow) -> tuple[Any, ...]:
     known = find_backbone(row.backbone)
     top1 = f"{known.default_weights.top1:.1f}" if known else ""
     parameters = f"{known.parameters / 1e6:.1f}" if known else ""
-    rates = [f"{found.fps_multi[1]:.0f}" if found.fps_multi else "unknown" for found in row.estimates]
+    rates = [f"{found.fps_multi[1]:.3g}" if found.fps_multi else "unknown" for found in row.estimates]
     return (row.backbone, top1, parameters, *rates, " / ".join(map(str, row.subgraphs)))
 
 
