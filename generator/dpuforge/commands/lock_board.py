@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 def board_lock(
     spec: Annotated[
         Path,
-        typer.Argument(help="The spec file, for example spec/quickstart.yaml.", autocompletion=complete.complete_specs),
+        typer.Argument(help="The spec file, for example spec/quickstart.yaml.", shell_complete=complete.complete_specs),
     ],
     from_: Annotated[Path, typer.Option("--from", help="What `xdputil query` printed; - reads standard input.")],
     board: Annotated[
         str,
         typer.Option(
             help="Which of the spec's boards printed it; not needed where it shows.",
-            autocompletion=complete.complete_boards,
+            shell_complete=complete.complete_boards,
         ),
     ] = "",
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,

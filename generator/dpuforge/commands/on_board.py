@@ -29,13 +29,13 @@ app = typer.Typer(
 
 Spec = Annotated[
     Path,
-    typer.Argument(help="The spec file, for example spec/quickstart.yaml.", autocompletion=complete.complete_specs),
+    typer.Argument(help="The spec file, for example spec/quickstart.yaml.", shell_complete=complete.complete_specs),
 ]
 Hosts = Annotated[list[str], typer.Option("--host", help="A board of boards.yaml or an ssh destination; repeatable.")]
 Board = Annotated[
     str,
     typer.Option(
-        help="Which of the spec's boards it is; not needed where it shows.", autocompletion=complete.complete_boards
+        help="Which of the spec's boards it is; not needed where it shows.", shell_complete=complete.complete_boards
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]

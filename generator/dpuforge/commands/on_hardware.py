@@ -101,14 +101,14 @@ def backbones(
     board: Annotated[
         str,
         typer.Option(
-            help="Also estimate every backbone on this board, fastest first.", autocompletion=complete.complete_boards
+            help="Also estimate every backbone on this board, fastest first.", shell_complete=complete.complete_boards
         ),
     ] = "",
     release: Annotated[
         str,
         typer.Option(
             help="Vitis AI release; default: the newest that serves the board.",
-            autocompletion=complete.complete_releases,
+            shell_complete=complete.complete_releases,
         ),
     ] = "",
     json_: Json = False,
@@ -150,16 +150,16 @@ def _estimate_backbones(board: str, release: str, json_: bool) -> None:
 
 def estimate(
     what: Annotated[
-        Path, typer.Argument(help="A spec, or an .xmodel file.", autocompletion=complete.complete_networks)
+        Path, typer.Argument(help="A spec, or an .xmodel file.", shell_complete=complete.complete_networks)
     ],
     board: Annotated[
         list[str] | None,
-        typer.Option(help="The board; may be repeated. Default: every board.", autocompletion=complete.complete_boards),
+        typer.Option(help="The board; may be repeated. Default: every board.", shell_complete=complete.complete_boards),
     ] = None,
     release: Annotated[
         str,
         typer.Option(
-            help="Vitis AI release; default: the spec's, or the newest.", autocompletion=complete.complete_releases
+            help="Vitis AI release; default: the spec's, or the newest.", shell_complete=complete.complete_releases
         ),
     ] = "",
     fit: Annotated[

@@ -26,12 +26,12 @@ def emulator_path() -> None:
 
 def doctor(
     spec: Annotated[
-        Path | None, typer.Argument(help="Also check what this spec needs.", autocompletion=complete.complete_specs)
+        Path | None, typer.Argument(help="Also check what this spec needs.", shell_complete=complete.complete_specs)
     ] = None,
     toolchain: Annotated[
         str,
         typer.Option(
-            help="emulator, native or container; default: the spec's.", autocompletion=complete.complete_toolchains
+            help="emulator, native or container; default: the spec's.", shell_complete=complete.complete_toolchains
         ),
     ] = "",
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,

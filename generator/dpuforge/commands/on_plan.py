@@ -21,9 +21,9 @@ def plan(
     toolchain: ToolchainName = None,
     board: Boards = None,
     start: Annotated[
-        str, typer.Option("--from", help="As `run --from`.", autocompletion=complete.complete_stages)
+        str, typer.Option("--from", help="As `run --from`.", shell_complete=complete.complete_stages)
     ] = "",
-    until: Annotated[str, typer.Option(help="As `run --until`.", autocompletion=complete.complete_stages)] = "",
+    until: Annotated[str, typer.Option(help="As `run --until`.", shell_complete=complete.complete_stages)] = "",
     out: Annotated[Path | None, typer.Option("--out", help="Save it for `run --plan`.")] = None,
     json_: Json = False,
 ) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def verify(
     what: Annotated[
-        Path, typer.Argument(help="A spec, or an archive of `dpuforge pack`.", autocompletion=complete.complete_specs)
+        Path, typer.Argument(help="A spec, or an archive of `dpuforge pack`.", shell_complete=complete.complete_specs)
     ],
     json_: Json = False,
 ) -> None:

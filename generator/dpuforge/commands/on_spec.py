@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 Specs = Annotated[
     list[Path] | None,
-    typer.Argument(help="Spec files; without any: every spec/*.yaml here.", autocompletion=complete.complete_specs),
+    typer.Argument(help="Spec files; without any: every spec/*.yaml here.", shell_complete=complete.complete_specs),
 ]
 Spec = Annotated[
     Path,
-    typer.Argument(help="The spec file, for example spec/quickstart.yaml.", autocompletion=complete.complete_specs),
+    typer.Argument(help="The spec file, for example spec/quickstart.yaml.", shell_complete=complete.complete_specs),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for <project>/; default: generated/ beside spec/.")]
 Boards = Annotated[
     list[str] | None,
-    typer.Option("--board", help="Only this board; may be repeated.", autocompletion=complete.complete_boards),
+    typer.Option("--board", help="Only this board; may be repeated.", shell_complete=complete.complete_boards),
 ]
 Overwrite = Annotated[
     bool,
@@ -41,7 +41,7 @@ Keep = Annotated[bool, typer.Option("--keep", help="Leave files edited by hand a
 ToolchainName = Annotated[
     str | None,
     typer.Option(
-        help="emulator, native or container; default: the spec's.", autocompletion=complete.complete_toolchains
+        help="emulator, native or container; default: the spec's.", shell_complete=complete.complete_toolchains
     ),
 ]
 
@@ -132,13 +132,13 @@ def explain(
         typer.Argument(
             metavar="SPEC|FILE:LINE|CODE",
             help="A spec, a generated line, or a code.",
-            autocompletion=complete.complete_specs,
+            shell_complete=complete.complete_specs,
         ),
     ],
     says: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[SPEC]", help="With a code: the spec that led there.", autocompletion=complete.complete_specs
+            metavar="[SPEC]", help="With a code: the spec that led there.", shell_complete=complete.complete_specs
         ),
     ] = None,
     json_: Json = False,
@@ -303,9 +303,9 @@ def run(
     toolchain: ToolchainName = None,
     board: Boards = None,
     start: Annotated[
-        str, typer.Option("--from", help="Run again from this stage on.", autocompletion=complete.complete_stages)
+        str, typer.Option("--from", help="Run again from this stage on.", shell_complete=complete.complete_stages)
     ] = "",
-    until: Annotated[str, typer.Option(help="Stop after this stage.", autocompletion=complete.complete_stages)] = "",
+    until: Annotated[str, typer.Option(help="Stop after this stage.", shell_complete=complete.complete_stages)] = "",
     jobs: Annotated[int, typer.Option(min=1, help="Boards to compile side by side.")] = 1,
     overwrite: Overwrite = False,
     keep: Keep = False,
@@ -378,7 +378,7 @@ def _both(metrics: dict[str, Any], network: str) -> str:
 
 def report(
     specs: Annotated[
-        list[Path], typer.Argument(help="One spec, or several to compare.", autocompletion=complete.complete_specs)
+        list[Path], typer.Argument(help="One spec, or several to compare.", shell_complete=complete.complete_specs)
     ],
 ) -> None:
     """Write report.json, report.md, report.html and card.md from the results in build/<project>/.

@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from pathlib import Path
+from typing import Any
+
+Completer = Callable[[Any, Any, str], list[str]]
+
+
+def _answers_shell(complete: Callable[[str], list[str]]) -> Completer:
+    """Make a completer of the form that click calls; it may answer `kv` by KV260, which a filter would drop."""
+
+    @wraps(complete)
+    def answer(_context: Any, _parameter: Any, incomplete: str) -> list[str]:
+        return complete(incomplete)
+
+    return answer
 
 
 def _starting(incomplete: str, words: Iterable[str]) -> list[str]:
@@ -21,11 +35,13 @@ def _file_names(folder: str) -> list[str]:
     return sorted(path.stem for path in find_shipped(folder).glob("*.yaml"))
 
 
+@_answers_shell
 def complete_boards(incomplete: str) -> list[str]:
     """Return the boards."""
     return _starting(incomplete, _file_names("spec/boards"))
 
 
+@_answers_shell
 def complete_board_list(incomplete: str) -> list[str]:
     """Return the boards, after a comma those that are not named before it."""
     before, comma, last = incomplete.rpartition(",")
@@ -33,6 +49,7 @@ def complete_board_list(incomplete: str) -> list[str]:
     return [f"{before}{comma}{name}" for name in _starting(last, others)]
 
 
+@_answers_shell
 def complete_releases(incomplete: str) -> list[str]:
     """Return the releases of Vitis AI that a project can be built with."""
     from dpuforge.load.boards.catalogue import shipped_catalogue
@@ -41,6 +58,7 @@ def complete_releases(incomplete: str) -> list[str]:
     return _starting(incomplete, [name for name in releases if releases[name].supported])
 
 
+@_answers_shell
 def complete_backbones(incomplete: str) -> list[str]:
     """Return torchvision's classifiers."""
     from dpuforge.load.backbones import load_backbones
@@ -48,6 +66,7 @@ def complete_backbones(incomplete: str) -> list[str]:
     return _starting(incomplete, load_backbones())
 
 
+@_answers_shell
 def complete_stages(incomplete: str) -> list[str]:
     """Return the stages of a run."""
     from dpuforge.plan.stages import STAGES
@@ -55,6 +74,7 @@ def complete_stages(incomplete: str) -> list[str]:
     return _starting(incomplete, [row.name for row in STAGES])
 
 
+@_answers_shell
 def complete_toolchains(incomplete: str) -> list[str]:
     """Return the toolchains."""
     from dpuforge.load.spec_schema import read_schema
@@ -62,11 +82,13 @@ def complete_toolchains(incomplete: str) -> list[str]:
     return _starting(incomplete, read_schema()["run"]["schema"]["toolchain"]["allowed"])
 
 
+@_answers_shell
 def complete_specs(incomplete: str) -> list[str]:
     """Return the specs at a beginning of a path, and folders to look further in."""
     return list(_find_files(incomplete, (".yaml", ".yml")))
 
 
+@_answers_shell
 def complete_networks(incomplete: str) -> list[str]:
     """Return specs and .xmodel files."""
     return list(_find_files(incomplete, (".yaml", ".yml", ".xmodel")))

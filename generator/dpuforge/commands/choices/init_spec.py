@@ -24,13 +24,13 @@ def init(
     split: Annotated[Missing | None, typer.Option(help=f"Where a split is missing: {describe_ways()}.")] = None,
     classes: Annotated[str | None, typer.Option(help="A number, names with commas, or a file.")] = None,
     board: Annotated[
-        str | None, typer.Option(help="Boards, comma between.", autocompletion=complete.complete_board_list)
+        str | None, typer.Option(help="Boards, comma between.", shell_complete=complete.complete_board_list)
     ] = None,
     release: Annotated[
-        str | None, typer.Option(help="Vitis AI release.", autocompletion=complete.complete_releases)
+        str | None, typer.Option(help="Vitis AI release.", shell_complete=complete.complete_releases)
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="The network.", autocompletion=complete.complete_backbones)
+        str | None, typer.Option(help="The network.", shell_complete=complete.complete_backbones)
     ] = None,
     weights: Annotated[str | None, typer.Option(help="A torchvision enum, none, or a path.")] = None,
     freeze: Annotated[str | None, typer.Option(help="all_but_head, none, until:MODULE or match:PATTERNS.")] = None,
