@@ -30,13 +30,70 @@ Make = Callable[[random.Random], bytes]
 
 SCALARS = (
     *("0", "-1", "1e999", ".nan", "-.inf", "0x" + "f" * 50, "9" * 5000, "1_000", "0o17", "017", "190:20:30"),
-    *("true", "no", "~", "null", "''", '"\\0"', '"\\ud800"', "2026-11-26", "!!binary aGk=", "!!python/object:os.system x"),
-    *("[]", "{}", "[[]]", "{a: 1, a: 2}", "? x", "&a x", "*a", "|\n  x", ">-\n  y", "<<", "=", "-", "!", "!!str", "@x", "%x"),
+    *(
+        "true",
+        "no",
+        "~",
+        "null",
+        "''",
+        '"\\0"',
+        '"\\ud800"',
+        "2026-11-26",
+        "!!binary aGk=",
+        "!!python/object:os.system x",
+    ),
+    *(
+        "[]",
+        "{}",
+        "[[]]",
+        "{a: 1, a: 2}",
+        "? x",
+        "&a x",
+        "*a",
+        "|\n  x",
+        ">-\n  y",
+        "<<",
+        "=",
+        "-",
+        "!",
+        "!!str",
+        "@x",
+        "%x",
+    ),
     *("/dev/zero", "/dev/stdin", "/proc/self/mem", "..", "/", ".", "pipe", "~", "spec/x.yaml", "x.yaml", "a" * 300),
-    *("timm/" + "a." * 2000, "a/" * 2000 + "net.py:f", "resnet" * 200, "${HOME}", "{{ 7*7 }}", "$(id)", "`id`", "\\", "é", "日本"),
+    *(
+        "timm/" + "a." * 2000,
+        "a/" * 2000 + "net.py:f",
+        "resnet" * 200,
+        "${HOME}",
+        "{{ 7*7 }}",
+        "$(id)",
+        "`id`",
+        "\\",
+        "é",
+        "日本",
+    ),
     *("KV260 " * 50, "1.0e+308", "-0.0", "4294967296", "0.30000000000000004", "[1, [2, [3]]]", "[KV260, KV260]"),
 )
-TOKENS = (b": ", b"- ", b"[", b"]", b"{", b"}", b"'", b'"', b"\n", b"\t", b"#", b"&a ", b"*a", b"!!", b"---\n", b"...\n", b"<<: ")
+TOKENS = (
+    b": ",
+    b"- ",
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b"'",
+    b'"',
+    b"\n",
+    b"\t",
+    b"#",
+    b"&a ",
+    b"*a",
+    b"!!",
+    b"---\n",
+    b"...\n",
+    b"<<: ",
+)
 
 
 def random_bytes(r: random.Random) -> bytes:
@@ -44,7 +101,9 @@ def random_bytes(r: random.Random) -> bytes:
 
 
 def random_text(r: random.Random) -> bytes:
-    return "".join(chr(r.choice((r.randrange(32, 127), r.randrange(0xD7FF), 10, 0x85, 0x2028))) for _ in range(500)).encode()
+    return "".join(
+        chr(r.choice((r.randrange(32, 127), r.randrange(0xD7FF), 10, 0x85, 0x2028))) for _ in range(500)
+    ).encode()
 
 
 def token_soup(r: random.Random) -> bytes:
@@ -80,7 +139,9 @@ def long_value(r: random.Random) -> bytes:
     lines = r.choice(GOOD).decode().splitlines()
     at = r.randrange(len(lines))
     key, colon, _ = lines[at].partition(":")
-    fill = r.choice(("a", "a/", "a.", "9", "é", "a, ", "[", "- ", "a: ", "# ", "0.", "\\\\", "'' ", "*", "timm/", "resnet"))
+    fill = r.choice(
+        ("a", "a/", "a.", "9", "é", "a, ", "[", "- ", "a: ", "# ", "0.", "\\\\", "'' ", "*", "timm/", "resnet")
+    )
     length = r.choice((10_000, 990_000)) // len(fill.encode())
     opening, closing = r.choice((("", ""), ('"', '"'), ("[", "]"), ("'", ""), ("{", "}"), ("#", "")))
     lines[at] = f"{key}{colon} {opening}{fill * length}{closing}"
@@ -118,7 +179,9 @@ def bomb(r: random.Random) -> bytes:
 
 
 def recursive(r: random.Random) -> bytes:
-    return r.choice((b"&a [*a]", b"a: &a {b: *a}", b"&a {*a : 1}", b"a: &a [&b [*a, *b], *b]", b"a: *a", b"&a : *a\n<<: *a"))
+    return r.choice(
+        (b"&a [*a]", b"a: &a {b: *a}", b"&a {*a : 1}", b"a: &a [&b [*a, *b], *b]", b"a: *a", b"&a : *a\n<<: *a")
+    )
 
 
 def anchors(r: random.Random) -> bytes:

@@ -165,7 +165,12 @@ def _describe_boards() -> dict[str, Any]:
             },
         }
     )
-    return {"type": "array", "minItems": 1, "items": {"anyOf": [*board["anyOf"], entry | {"required": ["board"]}]}}
+    return {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 200,
+        "items": {"anyOf": [*board["anyOf"], entry | {"required": ["board"]}]},
+    }
 
 
 def _describe_release() -> dict[str, Any]:

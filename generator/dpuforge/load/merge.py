@@ -11,7 +11,7 @@ from typing import Any
 
 from dpuforge.errors import UserError
 from dpuforge.load.findings import Finding, Path, Place, show_value
-from dpuforge.load.text import Document, read_document
+from dpuforge.load.text import MAX_BYTES, Document, read_document
 
 MAX_BASES = 32
 
@@ -34,13 +34,19 @@ def read_sources(path: FilePath) -> Sources:
     """Read a spec and its bases; raise UserError where path is no file that can be read."""
     sources = Sources()
     try:
-        content = path.read_bytes()
+        content = _read_bounded(path)
     except OSError as error:
         reason = error.strerror or "it cannot be read"
         raise UserError(f"{path}: {reason}", "name a spec that exists; `dpuforge init` writes one") from None
     shown = str(path)
     _read(content, shown, (os.path.realpath(path),), sources)
     return sources
+
+
+def _read_bounded(path: FilePath) -> bytes:
+    """Return a file's bytes, at most what shows that it is too large: /dev/zero has no end."""
+    with path.open("rb") as stream:
+        return stream.read(16 * MAX_BYTES)
 
 
 def _read(content: bytes, shown: str, chain: tuple[str, ...], sources: Sources) -> None:
@@ -75,7 +81,7 @@ def _read_base(name: str, place: Place, shown: str, chain: tuple[str, ...], sour
         sources.findings.append(Finding(("base",), f"{message}, got {show_value(name)}", remedy, place=place))
         return
     try:
-        content = FilePath(base).read_bytes()
+        content = _read_bounded(FilePath(base))
     except (OSError, ValueError) as error:
         what = f"the base file cannot be read ({getattr(error, 'strerror', '') or error}), got {show_value(name)}"
         remedy = "paths are relative to the file that names them"
@@ -124,6 +130,8 @@ def _find_replaced(under: dict[str, Any], over: dict[str, Any], path: Path) -> I
 
 def _forget(replaced: set[Path], places: dict[Path, Place]) -> None:
     """Drop the places of values that gave way, in one pass: a spec may have twenty thousand."""
-    gone = [known for known in places if replaced and any(known[:length] in replaced for length in range(1, len(known) + 1))]
+    gone = [
+        known for known in places if replaced and any(known[:length] in replaced for length in range(1, len(known) + 1))
+    ]
     for known in gone:
         del places[known]
