@@ -9,13 +9,13 @@ from pathlib import Path
 
 from dpuforge.errors import StageError, UsageError
 from dpuforge.hardware.estimate import Estimate, estimate_operators, find_target
+from dpuforge.hardware.known_networks import read_networks
 from dpuforge.load.boards.catalogue import shipped_catalogue
 from dpuforge.load.boards.lock_file import resolve_targets
 from dpuforge.load.boards.resolve_board import HardwareError, resolve_board
-from dpuforge.load.known_networks import find_known_network, list_known_networks
 from dpuforge.load.load_spec import load_project
 from dpuforge.looking import Look, look_at_network
-from dpuforge.paths import find_root
+from dpuforge.paths import find_root, find_shipped
 from dpuforge.records.hardware import BoardTarget, Catalogue
 from dpuforge.records.job import Job
 from dpuforge.records.operator import Operator
@@ -59,8 +59,8 @@ def estimate_known(targets: Iterable[BoardTarget]) -> tuple[KnownRow, ...]:
     """Estimate the classifiers whose operators are shipped, without torch: those that fit first, then the fastest."""
     catalogue, boards = shipped_catalogue(), tuple(targets)
     rows = [
-        KnownRow(name, estimate_boards(catalogue, find_known_network(name).operators, boards))
-        for name in list_known_networks()
+        KnownRow(network.name, estimate_boards(catalogue, network.operators, boards))
+        for network in read_networks(find_shipped("spec/schema"))
     ]
     return tuple(sorted(rows, key=lambda row: (not row.fits, -min(map(_frame_rate, row.estimates)))))
 

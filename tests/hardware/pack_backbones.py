@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dpuforge.load.known_networks import KNOWN_NETWORKS, KnownNetwork, pack_networks
+from dpuforge.hardware.known_networks import KNOWN_NETWORKS, KnownNetwork, pack_networks
 from tests.conftest import REPO
 
 

@@ -10,9 +10,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from dpuforge.paths import find_shipped
 from dpuforge.records.operator import Operator, OpKind
 
 KNOWN_NETWORKS = "backbone_operators.json.gz"  # in spec/schema
@@ -31,22 +31,14 @@ class KnownNetwork:
 
 
 @cache
-def _read_file() -> Mapping[str, Any]:
-    with gzip.open(find_shipped("spec/schema") / KNOWN_NETWORKS) as stream:
-        document: Mapping[str, Any] = json.load(stream)
-    return document
-
-
-def list_known_networks() -> tuple[str, ...]:
-    """Return the names of the networks whose operators are shipped."""
-    return tuple(_read_file())
-
-
-def find_known_network(name: str) -> KnownNetwork:
-    """Return a network of list_known_networks; raise KeyError for another name."""
-    row = _read_file()[name]
-    height, width = row["input"]
-    return KnownNetwork(name, height, width, tuple(_unpack(operator) for operator in row["operators"]))
+def read_networks(folder: Path) -> tuple[KnownNetwork, ...]:
+    """Return the networks of the shipped file in a folder."""
+    with gzip.open(folder / KNOWN_NETWORKS) as stream:
+        rows: Mapping[str, Any] = json.load(stream)
+    return tuple(
+        KnownNetwork(name, *row["input"], tuple(_unpack(operator) for operator in row["operators"]))
+        for name, row in rows.items()
+    )
 
 
 def pack_networks(networks: Iterable[KnownNetwork]) -> bytes:
