@@ -53,7 +53,7 @@ def _convert_mapping(schema: Mapping[str, Any]) -> dict[str, Any]:
 def _convert(rules: Mapping[str, Any]) -> dict[str, Any]:
     meta = rules.get("meta", {})
     described = {"description": meta["doc"]} if "doc" in meta else {}
-    if "default" in rules and "schema" not in rules:
+    if rules.get("default") is not None and "schema" not in rules:  # yaml-language-server falls over a null here
         described["default"] = rules["default"]
     form = meta.get("json")
     if form is not None:
