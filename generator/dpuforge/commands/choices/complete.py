@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -125,6 +126,6 @@ def _is_wanted(path: Path, suffixes: tuple[str, ...]) -> bool:
         return True
     try:
         with path.open("rb") as stream:
-            return b"\nproject:" in b"\n" + stream.read(65_536)
+            return re.search(rb"^project: *[^\s#]", stream.read(65_536), re.MULTILINE) is not None
     except OSError:
         return False
