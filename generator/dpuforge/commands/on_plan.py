@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpuforge.commands.choices import complete
 from dpuforge.commands.on_spec import Boards, Json, Spec, ToolchainName
 from dpuforge.commands.screen import paint, print_json, print_message, print_table
 from dpuforge.errors import ExitCode
@@ -20,8 +21,10 @@ def plan(
     spec: Spec,
     toolchain: ToolchainName = None,
     board: Boards = None,
-    start: Annotated[str, typer.Option("--from", help="As `run --from`.")] = "",
-    until: Annotated[str, typer.Option(help="As `run --until`.")] = "",
+    start: Annotated[
+        str, typer.Option("--from", help="As `run --from`.", shell_complete=complete.complete_stages)
+    ] = "",
+    until: Annotated[str, typer.Option(help="As `run --until`.", shell_complete=complete.complete_stages)] = "",
     out: Annotated[Path | None, typer.Option("--out", help="Save it for `run --plan`.")] = None,
     json_: Json = False,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpuforge.commands.choices import complete
 from dpuforge.commands.on_spec import Json, Spec
 from dpuforge.commands.screen import print_json, print_message
 from dpuforge.errors import ExitCode, UsageError
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def verify(
-    what: Annotated[Path, typer.Argument(help="A spec, or an archive of `dpuforge pack`.")], json_: Json = False
+    what: Annotated[
+        Path, typer.Argument(help="A spec, or an archive of `dpuforge pack`.", shell_complete=complete.complete_specs)
+    ],
+    json_: Json = False,
 ) -> None:
     """Recompute every recorded digest and say what no longer matches; exit code 1 where anything does not.
 

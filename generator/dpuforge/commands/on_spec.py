@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpuforge.commands.choices import complete
 from dpuforge.commands.screen import paint, print_json, print_message, print_table
 from dpuforge.commands.show_faults import choose_engine, explain_word, make_question, tell_failure
 from dpuforge.errors import ExitCode, Problem, UsageError, UserError
@@ -19,17 +20,31 @@ if TYPE_CHECKING:
     from dpuforge.records.job import Job
     from dpuforge.running import Request
 
-Specs = Annotated[list[Path] | None, typer.Argument(help="Spec files; without any: every spec/*.yaml here.")]
-Spec = Annotated[Path, typer.Argument(help="The spec file, for example spec/quickstart.yaml.")]
+Specs = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Spec files; without any: every spec/*.yaml here.", shell_complete=complete.complete_specs),
+]
+Spec = Annotated[
+    Path,
+    typer.Argument(help="The spec file, for example spec/quickstart.yaml.", shell_complete=complete.complete_specs),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for <project>/; default: generated/ beside spec/.")]
-Boards = Annotated[list[str] | None, typer.Option("--board", help="Only this board; may be repeated.")]
+Boards = Annotated[
+    list[str] | None,
+    typer.Option("--board", help="Only this board; may be repeated.", shell_complete=complete.complete_boards),
+]
 Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace files edited by hand; they are moved to build/<project>/set_aside/."),
 ]
 Keep = Annotated[bool, typer.Option("--keep", help="Leave files edited by hand as they are; write the others.")]
-ToolchainName = Annotated[str | None, typer.Option(help="emulator, native or container; default: the spec's.")]
+ToolchainName = Annotated[
+    str | None,
+    typer.Option(
+        help="emulator, native or container; default: the spec's.", shell_complete=complete.complete_toolchains
+    ),
+]
 
 
 def find_specs(specs: Iterable[Path] | None) -> tuple[Path, ...]:
@@ -113,8 +128,20 @@ def _problems_json(problems: tuple[Problem, ...]) -> dict[str, Any]:
 
 
 def explain(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC|FILE:LINE|CODE", help="A spec, a generated line, or a code.")],
-    says: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="With a code: the spec that led there.")] = None,
+    spec: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SPEC|FILE:LINE|CODE",
+            help="A spec, a generated line, or a code.",
+            shell_complete=complete.complete_specs,
+        ),
+    ],
+    says: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SPEC]", help="With a code: the spec that led there.", shell_complete=complete.complete_specs
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Show every effective value of a spec and where it came from, and what part of a picture the network sees.
@@ -276,8 +303,10 @@ def run(
     spec: Spec,
     toolchain: ToolchainName = None,
     board: Boards = None,
-    start: Annotated[str, typer.Option("--from", help="Run again from this stage on.")] = "",
-    until: Annotated[str, typer.Option(help="Stop after this stage.")] = "",
+    start: Annotated[
+        str, typer.Option("--from", help="Run again from this stage on.", shell_complete=complete.complete_stages)
+    ] = "",
+    until: Annotated[str, typer.Option(help="Stop after this stage.", shell_complete=complete.complete_stages)] = "",
     jobs: Annotated[int, typer.Option(min=1, help="Boards to compile side by side.")] = 1,
     overwrite: Overwrite = False,
     keep: Keep = False,
@@ -342,7 +371,11 @@ def _both(metrics: dict[str, Any], network: str) -> str:
     return f"{metrics[f'{network}_accuracy']:.2f} %{beside}"
 
 
-def report(specs: Annotated[list[Path], typer.Argument(help="One spec, or several to compare.")]) -> None:
+def report(
+    specs: Annotated[
+        list[Path], typer.Argument(help="One spec, or several to compare.", shell_complete=complete.complete_specs)
+    ],
+) -> None:
     """Write report.json, report.md, report.html and card.md from the results in build/<project>/.
 
     Example: dpuforge report spec/quickstart.yaml

@@ -20,6 +20,7 @@ from dpuforge.load.sections import own_files, training
 from dpuforge.records.hardware import Catalogue
 
 MIN_CALIBRATION_IMAGES = 100
+MOST_BOARDS = 200  # as the schema has it
 MAX_HELD_OUT = 0.9  # of the images that data.split does not train on
 
 
@@ -251,6 +252,9 @@ def _check_class_file(context: Context) -> Iterator[Finding]:
 
 def read_class_names(path: FilePath) -> tuple[str, ...]:
     """Return the class names of a file with one a line; empty lines do not count. Raise OSError or ValueError."""
+    if not path.is_file():
+        path.stat()
+        raise ValueError("it is no file")
     if path.stat().st_size > 10_000_000:
         raise ValueError("it is larger than 10 MB")
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
@@ -308,7 +312,7 @@ def _check_boards(context: Context) -> Iterator[Finding]:
     """Judge every well-formed entry on its own; where the release is no good, only whether the board exists."""
     boards, release = context.get("target.boards"), context.get("target.vitis_ai")
     usable = isinstance(release, str) and release in context.catalogue.releases
-    for index, entry in enumerate(boards if isinstance(boards, list) else []):
+    for index, entry in enumerate(boards[:MOST_BOARDS] if isinstance(boards, list) else []):
         path: Path = ("target", "boards", index)
         choice = entry if isinstance(entry, Mapping) else {"board": entry}
         if next(check_board(entry), None) is None:
