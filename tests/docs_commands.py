@@ -6,14 +6,13 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from tests.conftest import REPO
 
 PAGES = ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md")
 _FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"(?:^|[\s(/`])dpuforge (?P<rest>[a-z][^`]*)")
-_INLINE = re.compile(r"`[^`\n]*?dpuforge (?P<rest>[a-z][^`]*)`")
+_SPAN = re.compile(r"`(?P<code>[^`]+)`")
 _CHOICES = re.compile(r"[\w-]+(?: / [\w-]+)+")
 
 
@@ -64,9 +63,10 @@ def find_mentions(page: str) -> Iterator[list[str]]:
 
     "check / push SPEC" is two commands; "[--keep or --overwrite]" names both options.
     """
-    text = re.sub(r"^```.*?^```", "", Path(REPO / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    texts = [match["rest"] for match in _INLINE.finditer(text)]
-    texts += [" ".join(line.argv) for line in find_lines(page) if line.argv]
+    text = re.sub(r"^    .*$", "", _FENCE.sub("", (REPO / page).read_text(encoding="utf-8")), flags=re.MULTILINE)
+    spans = [_COMMAND.search(span["code"].replace("\n", " ")) for span in _SPAN.finditer(text)]
+    texts = [found["rest"] for found in spans if found]
+    texts += [found["rest"] for line in find_lines(page) if (found := _COMMAND.search(line.text))]
     for rest in texts:
         for one in expand(rest):
             yield split_words(one)

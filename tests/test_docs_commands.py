@@ -30,7 +30,11 @@ NOT_RUN = (
     ("", r"board-lock ", "needs what xdputil prints on a board; tests/test_board_lock.py has it"),
     ("", r"import-calibration ", "needs a calibration made elsewhere; tests/templates/test_import_calibration.py"),
     ("", r"pip install ", "installs into the environment; the extra `test` holds the package"),
-    ("README.md", r"run spec/fruits.yaml", "needs the user's images and ImageNet weights; see the tutorial's slow test"),
+    (
+        "README.md",
+        r"run spec/fruits.yaml",
+        "needs the user's images and ImageNet weights; see the tutorial's slow test",
+    ),
     ("docs/tutorial.md", r"run spec/fruits30", "needs images and ImageNet weights; its slow test makes up the images"),
 )
 HEAVY = (r"run spec/digits.yaml",)  # minutes: run by the slow tests
@@ -130,7 +134,9 @@ def test_every_exception_is_still_needed() -> None:
     lines = [line for page in list_pages() for line in find_lines(page)]
     texts = [(line.page, " ".join(line.argv) or line.text) for line in lines]
     rows = [*NOT_RUN, *(("", pattern, "") for pattern in (*HEAVY, *(pattern for pattern, _ in EXIT_CODES)))]
-    assert [p for page, p, _ in rows if not any(page in ("", where) and re.match(p, text) for where, text in texts)] == []
+    assert [
+        p for page, p, _ in rows if not any(page in ("", where) and re.match(p, text) for where, text in texts)
+    ] == []
 
 
 def make_scratch(root: Path) -> None:
@@ -200,7 +206,9 @@ def test_the_tutorial_runs_from_images_to_a_report(tmp_path: Path) -> None:
             for number in range(count):
                 pixels = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
                 Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    lines = [line for line in find_lines("docs/tutorial.md") if "container" not in line.text and "board" not in line.text]
+    lines = [
+        line for line in find_lines("docs/tutorial.md") if "container" not in line.text and "board" not in line.text
+    ]
     for line in lines:
         run_line(line, tmp_path, timeout=1800)
     assert (tmp_path / "build/fruits30_kv260/report.html").is_file()

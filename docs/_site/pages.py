@@ -285,7 +285,11 @@ def _slug(text: str) -> str:
 
 
 def _make_zoo() -> str:
-    lines = ["# Starting points", "", "Specs that ship with dpuforge: `dpuforge zoo` lists them, `dpuforge zoo copy NAME "]
+    lines = [
+        "# Starting points",
+        "",
+        "Specs that ship with dpuforge: `dpuforge zoo` lists them, `dpuforge zoo copy NAME ",
+    ]
     lines[-1] += "--as PROJECT` takes one. Frame rates are estimated, not measured; the band is one of 80 %."
     for entry in list_entries():
         card = describe_entry(entry)

@@ -68,7 +68,9 @@ def test_a_card_is_of_the_network_and_the_boards_that_its_spec_names(name: str) 
     card = read_cards()[name]
     assert card["network"] == digest_network(ENTRIES[name])
     assert set(card["boards"]) == {choice.board for choice in ENTRIES[name].project.target.boards}
-    assert all(found["dpu_subgraphs"] == ENTRIES[name].project.target.dpu_subgraphs for found in card["boards"].values())
+    assert all(
+        found["dpu_subgraphs"] == ENTRIES[name].project.target.dpu_subgraphs for found in card["boards"].values()
+    )
     assert card["parameters"] > 100_000
 
 

@@ -142,7 +142,9 @@ def _read_entry(path: Path) -> Entry:
     loaded: LoadedSpec = load_project(path, shipped_catalogue())
     project, known = loaded.project, _read_sources()
     networks = [project.model, *([project.transfer.teacher] if project.transfer.teacher else [])]
-    keys = dict.fromkeys(network.weights if network.weights in known["weights"] else "torchvision" for network in networks)
+    keys = dict.fromkeys(
+        network.weights if network.weights in known["weights"] else "torchvision" for network in networks
+    )
     weights = tuple(Source(**known["weights"][key]) for key in keys)
     return Entry(path.stem, path, project, weights, Source(**known["data"][project.data.source or "own"]))
 
