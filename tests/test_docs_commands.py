@@ -33,7 +33,7 @@ NOT_RUN = (
     (
         "README.md",
         r"run spec/fruits.yaml",
-        "needs the user's images and ImageNet weights; see the tutorial's slow test",
+        "needs images and ImageNet weights; the tutorial's test makes some up",
     ),
     ("docs/tutorial.md", r"run spec/fruits30", "needs images and ImageNet weights; its slow test makes up the images"),
 )

@@ -1,4 +1,4 @@
-"""The site of the documentation: built with warnings as errors, a page for every key, code and error, nothing remote."""
+"""The site of the documentation: warnings are errors, every key, code and error has a page, nothing is remote."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def test_the_zoo_and_the_spec_of_the_tutorial_are_on_the_site(site: Path) -> Non
 
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     """No page loads a script, a style, a font or a picture from another host."""
-    remote = re.compile(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="?(?:https?:)?//|@import url\(["\']?(?:https?:)?//')
+    remote = re.compile(
+        r'<(?:script|link|img|iframe)[^>]*(?:src|href)="?(?:https?:)?//|@import url\(["\']?(?:https?:)?//'
+    )
     found = [path.name for path in site.rglob("*.html") if remote.search(path.read_text(encoding="utf-8"))]
     found += [path.name for path in site.rglob("*.css") if remote.search(path.read_text(encoding="utf-8"))]
     assert found == []
@@ -101,7 +103,9 @@ def test_what_leads_nowhere_fails_the_build(addition: str, tmp_path: Path) -> No
     (tmp_path / "docs/index.md").write_text(f"# Start\n\n{addition}\n", encoding="utf-8")
     config = (REPO / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[0]
     config = config.replace("docs/_site/pages.py", str(REPO / "docs/_site/pages.py"))
-    (tmp_path / "mkdocs.yml").write_text(config + "\nnav: [index.md, cli.md, state.md, zoo.md, keys/, codes/, errors/]\n")
+    (tmp_path / "mkdocs.yml").write_text(
+        config + "\nnav: [index.md, cli.md, state.md, zoo.md, {K: keys/}, {C: codes/}, {E: errors/}]\n"
+    )
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode != 0

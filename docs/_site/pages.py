@@ -263,7 +263,7 @@ def _pitfalls() -> Iterator[tuple[str, str]]:
         words = pitfall.name.replace("_", " ")
         yield (
             f"pitfall-{_slug(words)}",
-            f"# {words[0].upper()}{words[1:]}\n\nA value in [`quantization`](../{KEYS}/quantization.md) of this kind is "
+            f"# {words.capitalize()}\n\nA value of this kind in [`quantization`](../{KEYS}/quantization.md) is "
             f"{'refused' if pitfall.severity == 'error' else 'let pass with a warning'}: {_plain(pitfall.reason)}.\n\n"
             f"**Remedy.** {_plain(pitfall.remedy)}\n",
         )

