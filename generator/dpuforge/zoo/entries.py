@@ -131,7 +131,7 @@ def _refuse_existing(root: Path, spec: Path, project: str) -> None:
 
 def _holds(path: Path, content: bytes) -> bool:
     """Say whether a file is there with this content; raise UsageError where it is there with another."""
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return False
     if path.is_file() and path.read_bytes() == content:
         return True
