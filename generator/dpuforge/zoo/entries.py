@@ -141,10 +141,9 @@ def _holds(path: Path, content: bytes) -> bool:
 def _read_entry(path: Path) -> Entry:
     loaded: LoadedSpec = load_project(path, shipped_catalogue())
     project, known = loaded.project, _read_sources()
-    networks = [project.model, *([project.transfer.teacher] if project.transfer.teacher else [])]
-    keys = dict.fromkeys(
-        network.weights if network.weights in known["weights"] else "torchvision" for network in networks
-    )
+    teacher = project.transfer.teacher
+    names = [project.model.weights, *([teacher.weights] if teacher else [])]
+    keys = dict.fromkeys(name if name in known["weights"] else "torchvision" for name in names)
     weights = tuple(Source(**known["weights"][key]) for key in keys)
     return Entry(path.stem, path, project, weights, Source(**known["data"][project.data.source or "own"]))
 
