@@ -14,7 +14,7 @@ nox.options.sessions = ["lint", "types", "check", "tests"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # two workers on two cores; the recorded results are of one thread too
 OLD_PACKAGES = ("torch==1.13.1", "torchvision==0.14.1", "numpy", "pillow", "tqdm")
 LANGUAGE_SERVER = "yaml-language-server@1.25.0"
-PYTHON_CODE = ("generator", "tests", "benchmarks", "noxfile.py")
+PYTHON_CODE = ("generator", "tests", "benchmarks", "docs/_site", "noxfile.py")
 
 
 def run_module(session: nox.Session, *command: str) -> None:
@@ -134,6 +134,13 @@ def editor(session: nox.Session) -> None:
 def backbones(session: nox.Session) -> None:
     """Write the operators of torchvision's classifiers anew, after the emulator or torchvision changed them."""
     run_module(session, "tests.hardware.pack_backbones")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site of docs/ into build/site, with warnings as errors."""
+    session.env["NO_MKDOCS_2_WARNING"] = "1"  # the theme's note on its own future is no warning of ours
+    run_module(session, "mkdocs", "build", "--strict", "--quiet", *session.posargs)
 
 
 @nox.session

@@ -27,6 +27,7 @@ from dpuforge.commands import (
 from dpuforge.commands.choices import init_spec
 from dpuforge.commands.screen import PlainCommand, PlainGroup, print_message, set_colour
 from dpuforge.errors import ExitCode, Interrupted, UserError, explain_disk_error
+from dpuforge.zoo import on_zoo
 
 app = typer.Typer(
     name="dpuforge",
@@ -66,6 +67,7 @@ for command in (
     app.command(cls=PlainCommand)(command)
 app.add_typer(on_xmodel.app, name="xmodel")
 app.add_typer(on_board.app, name="board")
+app.add_typer(on_zoo.app, name="zoo")
 
 
 def _print_version(wanted: bool) -> None:
