@@ -39,8 +39,10 @@ class RunProgress:
 
     def finish(self, stage: str, result: StageResult, fresh: bool) -> None:
         """Say in one line how a stage ended."""
-        word = "fresh" if fresh else result.status.value
-        note = "an earlier result still stands" if fresh else (result.reason or f"{result.seconds:.1f} s")
+        taken = result.taken_from and not fresh
+        word = "fresh" if fresh else "shared" if taken else result.status.value
+        made = f"taken from {result.taken_from}" if taken else result.reason or f"{result.seconds:.1f} s"
+        note = "an earlier result still stands" if fresh else made
         self._print(f"{paint(word, 9)} {stage:<18} {note}")
         for text in result.metrics.get("warnings") or ():
             self._print(f"{'warning':<9} {stage:<18} {text}")

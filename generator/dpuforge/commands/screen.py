@@ -98,6 +98,7 @@ _WORD_COLOURS = {
     "failed": "31",
     "skipped": "33",
     "fresh": "2",
+    "shared": "2",
 }
 
 
