@@ -39,6 +39,7 @@ def run(
     DriftError, LockedError or HandEditsError before anything is written, Interrupted on Ctrl-C.
     """
     from dpuforge.execute.lock import claim
+    from dpuforge.history.entries import entering
     from dpuforge.planning import hold_to_approval
     from dpuforge.running import choose_work, find_failure
 
@@ -47,12 +48,14 @@ def run(
     files = render(planned)
     work = choose_work(job, planned, request)
     results: tuple[StageResult, ...] = ()
-    with claim(job.build, say) as kept:
+    with claim(job.build, say) as kept, entering(job, planned, say) as entry:
         hold_to_approval(job, planned, files, request)
         if work.stages:
             changes = write(job, files, edits=request.edits)
             results = execute(job, planned, replace(work, kept=kept, changes=changes), watch)
-        return report(job, planned, work.place.name), find_failure(results, job.build)
+        document, failed = report(job, planned, work.place.name), find_failure(results, job.build)
+        entry.note(results, document, f"{failed.key}: {failed.reason}" if failed else "")
+        return document, failed
 
 
 def load(path: Path, variant: Variant | None = None) -> Job:

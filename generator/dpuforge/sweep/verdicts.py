@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dpuforge.chance.intervals import mean_and_spread
+from dpuforge.chance.intervals import mean_and_spread, wilson
 from dpuforge.chance.paired_tests import ALPHA, correct_holm, count_pairs, mcnemar
 from dpuforge.report.comparison import find_common_board, find_front
 from dpuforge.sweep.axes import SEED, name_setting
@@ -55,7 +55,7 @@ def _summarise(name: str, members: Sequence[Outcome], variants: Sequence[Mapping
     mean, spread = mean_and_spread(int8) if int8 else (None, None)
     rows = [row for row in variants if row["number"] in {outcome.number for outcome in members}]
     rates = [row["fps"] for row in rows if row["fps"] is not None]
-    best = max((row for row in rows if row["int8_accuracy"] is not None), key=lambda row: row["int8_accuracy"], default=None)
+    images = next((row["test_images"] for row in rows if row["test_images"]), 0)
     return {
         "setting": name,
         "variants": [outcome.number for outcome in members],
@@ -63,7 +63,7 @@ def _summarise(name: str, members: Sequence[Outcome], variants: Sequence[Mapping
         "float_mean": mean_and_spread(exact)[0] if exact else None,
         "int8_mean": mean,
         "int8_spread": spread,
-        "int8_interval": best["int8_interval"] if best and len(int8) == 1 else span_mean(int8),
+        "int8_interval": _span_images(mean, images),
         "fps": sum(rates) / len(rates) if rates else None,
         "against_best": None,
         "verdict": "no figures" if mean is None else "",
@@ -72,6 +72,13 @@ def _summarise(name: str, members: Sequence[Outcome], variants: Sequence[Mapping
 
 def _find_seed(outcome: Outcome) -> str:
     return next((override.text for override in outcome.variant.overrides if override.key == SEED), "")
+
+
+def _span_images(accuracy: float | None, images: int) -> list[float] | None:
+    """Return Wilson's 95 % interval of a mean accuracy in percent: what other images could have given."""
+    if accuracy is None or not images:
+        return None
+    return [100.0 * bound for bound in wilson(accuracy / 100.0 * images, images)]
 
 
 def span_mean(values: Sequence[float]) -> list[float] | None:

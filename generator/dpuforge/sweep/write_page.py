@@ -11,18 +11,19 @@ from dpuforge.report.figures_shown import escape_cell, format_figure, format_int
 from dpuforge.writing import replacing
 
 EXTRA = "pip install 'dpuforge[sweep]' into this environment"
-SETTING_COLUMNS = ("setting", "variants", "float, %", "int8, %", "± over seeds", "95 % interval", "fps", "front")
+SETTING_COLUMNS = ("setting", "variants", "float, %", "int8, %", "± over seeds", "95 % (Wilson)", "fps", "front")
 TEST_COLUMNS = ("behind the best by", "95 % over seeds", "lost", "gained", "p", "p (Holm)", "verdict")
 VARIANT_COLUMNS = ("no.", "setting", "status", "float, %", "int8, %", "95 % (Wilson)", "drop", "fps", "training")
 
 Row = tuple[str, ...]
 
 
-def check_extra() -> None:
-    """Raise MissingToolError where a package of the extra is not here: before hours of training."""
+def check_extra(*packages: str) -> None:
+    """Raise MissingToolError where a package of the extra (default: any) is not here: before hours of training."""
     import importlib.util
 
-    missing = [name for name in ("matplotlib", "optuna", "scipy") if importlib.util.find_spec(name) is None]
+    needed = packages or ("matplotlib", "optuna", "scipy")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingToolError(f"{', '.join(missing)} cannot be imported", EXTRA)
 
@@ -53,15 +54,29 @@ def list_variants(document: Mapping[str, Any]) -> list[Row]:
     return [
         (
             str(row["number"]),
-            ", ".join(f"{key}={text}" for key, text in row["set"].items()) or "the spec as it is",
+            name_values(row["set"]),
             row["status"] + (f" ({row['reason']})" if row["reason"] else ""),
             *(format_figure(row[name]) for name in ("float_accuracy", "int8_accuracy")),
             format_interval(row["int8_interval"]),
             *(format_figure(row[name]) for name in ("accuracy_drop", "fps")),
-            f"of {row['shared']['train']}" if "train" in row["shared"] else "its own" if row["test_images"] else "–",
+            _name_training(document, row),
         )
         for row in document["variants"]
     ]
+
+
+def _name_training(document: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Say whose training a variant stands on."""
+    if not row["test_images"]:
+        return "–"
+    origin = row["shared"].get("train")
+    numbers = (str(other["number"]) for other in document["variants"] if origin == f"variant {name_values(other['set'])}")
+    return f"of {next(numbers, origin)}" if origin else "its own"
+
+
+def name_values(values: Mapping[str, str]) -> str:
+    """Return what a variant sets, in words."""
+    return ", ".join(f"{key}={text}" for key, text in values.items()) or "the spec as it is"
 
 
 def explain_tests(document: Mapping[str, Any]) -> list[str]:
