@@ -18,7 +18,7 @@ from dpuforge.errors import ExitCode, Problem, UsageError, UserError
 if TYPE_CHECKING:
     from dpuforge.records.files import Edits, FileChange, RenderedFile
     from dpuforge.records.job import Job
-    from dpuforge.running import Request
+    from dpuforge.running import Failure, Request
 
 Specs = Annotated[
     list[Path] | None,
@@ -300,7 +300,10 @@ _DRIFT = {"create": "missing", "update": "different", "prune": "extra"}
 
 
 def run(
-    spec: Spec,
+    specs: Annotated[
+        list[Path],
+        typer.Argument(metavar="SPEC...", help="Several share stages.", shell_complete=complete.complete_specs),
+    ],
     toolchain: ToolchainName = None,
     board: Boards = None,
     start: Annotated[
@@ -320,24 +323,28 @@ def run(
 
     Stages: prepare, train, inspect, adjust (where the spec asks for it), calibrate, evaluate, deploy, preflight,
     compile, report. They run in build/<project>/, each with its log.txt and result.json. Ctrl-C stops cleanly; the
-    next run goes on from there.
+    next run goes on from there. Of several specs, equal stages run once; a stage that a sweep ran is taken over.
     Scripts that were edited by hand are refused (exit code 1): --keep runs them as they are. One run at a time works
     in a project's build folder; the second says who does (exit code 3).
     """
-    from dpuforge import pipeline, running
-    from dpuforge.commands.progress import RunProgress
+    from dpuforge import running
+    from dpuforge.commands.runs.run_specs import run_specs
     from dpuforge.execute.run_stages import Selection
 
     edits = choose_edits(overwrite, keep)
     request = running.Request(toolchain or "", tuple(board or ()), Selection(start, until), jobs, edits)
     if approved is not None:
+        if len(specs) > 1:
+            raise UsageError("--plan: the saved plan is of one spec", "name that one alone")
         request = _bind_to_plan(approved, request)
     request = replace(request, engine=choose_engine(engine), pull=make_question(pull))
-    document, failed = pipeline.run(spec, request, RunProgress, print_message)
+    raise typer.Exit(run_specs(specs, request, _tell_end))
+
+
+def _tell_end(spec: Path, document: dict[str, Any], failed: Failure | None) -> None:
     _print_summary(document)
     if failed is not None:
         tell_failure(spec, failed)
-        raise typer.Exit(failed.exit_code)
 
 
 def _bind_to_plan(approved: Path, request: Request) -> Request:

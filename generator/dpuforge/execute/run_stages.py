@@ -144,7 +144,10 @@ def run_stages(
         with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
             futures = [
                 pool.submit(
-                    _StageRun(s, place.of(s.name), folders, observer, stop, results, check, limits.get(s.name), share).run, f
+                    _StageRun(
+                        s, place.of(s.name), folders, observer, stop, results, check, limits.get(s.name), share
+                    ).run,
+                    f,
                 )
                 for s, f in members
             ]

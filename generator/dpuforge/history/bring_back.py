@@ -60,5 +60,7 @@ def _list_texts(root: Path, row: Mapping[str, Any], out: Path | None) -> Iterato
         else:
             content = read_kept(root, str(digest), ".yaml")
         if path != out and not path.resolve().is_relative_to(root.resolve()):
-            raise UsageError(f"{name} lies outside the project: it is not brought back", "--out FILE writes the spec alone")
+            raise UsageError(
+                f"{name} lies outside the project: it is not brought back", "--out FILE writes the spec alone"
+            )
         yield path, content

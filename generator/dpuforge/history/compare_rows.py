@@ -41,8 +41,10 @@ def compare_rows(root: Path, one: Row, two: Row) -> dict[str, Any]:
         for name, before, after in (("float", first.exact, second.exact), ("int8", first.int8, second.int8)):
             document[name] = judge_pairs(*count_pairs(before, after))
     if one.get("emulated") != two.get("emulated"):
-        document["note"] += "; one of them was emulated, the other was not" if document["note"] else (
-            "one of them was emulated, the other was not"
+        document["note"] += (
+            "; one of them was emulated, the other was not"
+            if document["note"]
+            else ("one of them was emulated, the other was not")
         )
     return document
 

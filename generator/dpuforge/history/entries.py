@@ -64,7 +64,9 @@ def entering(job: Job, plan: Plan, say: Callable[[str], None]) -> Iterator[Entry
 
 def _add(entry: Entry, say: Callable[[str], None], begun: float, end: Mapping[str, Any]) -> None:
     try:
-        add_row(entry.job.root, {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)), **end, **describe(entry)})
+        add_row(
+            entry.job.root, {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)), **end, **describe(entry)}
+        )
     except OSError as error:
         say(f"warning: the history has no row of this run: {error.filename or error}: {error.strerror or ''}")
 
@@ -149,5 +151,3 @@ def _find_processor() -> str:
         return platform.processor()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
     return next(names, platform.processor())
-
-

@@ -46,9 +46,7 @@ class _Checked:
         return tuple(problem for problem in self.problems if problem.severity == "error")
 
 
-def load_project(
-    path: FilePath, catalogue: Catalogue | None = None, overrides: Sequence[Override] = ()
-) -> LoadedSpec:
+def load_project(path: FilePath, catalogue: Catalogue | None = None, overrides: Sequence[Override] = ()) -> LoadedSpec:
     """Read one spec with its bases, lay overrides over it, and return the project.
 
     catalogue is the known hardware (default: the shipped one). Raise SpecError with every mistake and warning, sorted,

@@ -12,7 +12,6 @@ from dpuforge.records.origin import Origin
 from dpuforge.records.project import Project
 from dpuforge.records.variant import Variant
 
-
 VARIANTS = "variants"  # below build/<project>/: the homes of the spec's variants
 
 

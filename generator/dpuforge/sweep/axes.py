@@ -49,7 +49,9 @@ def parse_axes(options: Sequence[str]) -> tuple[Axis, ...]:
     for key in keys:
         above = [other for other in keys if key.startswith(f"{other}.")]
         if keys.count(key) > 1 or above:
-            raise UsageError(f"--set {key}: {' and '.join((*above, key))} are set more than once", "give all values once")
+            raise UsageError(
+                f"--set {key}: {' and '.join((*above, key))} are set more than once", "give all values once"
+            )
     return axes
 
 
@@ -111,7 +113,9 @@ def make_grid(axes: Sequence[Axis]) -> tuple[Variant, ...]:
             raise UsageError(text, "list values, or let a sampler choose: --sampler tpe --trials 20")
     count = math.prod(len(axis.values) for axis in axes)
     if count > MOST_VARIANTS:
-        raise UsageError(f"{count} variants are asked for", f"at most {MOST_VARIANTS}; a sampler tries fewer: --sampler")
+        raise UsageError(
+            f"{count} variants are asked for", f"at most {MOST_VARIANTS}; a sampler tries fewer: --sampler"
+        )
     return tuple(sorted((Variant(row) for row in _combine(axes)), key=lambda variant: _place_seed(axes, variant)))
 
 

@@ -24,7 +24,8 @@ from dpuforge.records.variant import Variant
 from dpuforge.running import Request, find_looking_place, find_place, read_results, read_scripts
 from dpuforge.sweep.axes import name_setting
 from dpuforge.sweep.outcomes import Outcome, read_answers
-from dpuforge.sweep.sharing import Sharing
+from dpuforge.sweep.sharing import NAME, Sharing, find_variants
+from dpuforge.writing import replacing
 
 if TYPE_CHECKING:
     from dpuforge.running import Watch
@@ -57,7 +58,7 @@ class Sweep:
     def __post_init__(self) -> None:
         """Share with the spec's own results."""
         self._own = pipeline.load(self.spec)
-        self._sharing = Sharing([self._own], self.stop)
+        self._sharing = Sharing([self._own], find_variants(self._own), self.stop)
         self._lock, self._homes = threading.Lock(), dict[str, threading.Lock]()
         self._jobs: list[Job] = [self._own]
 
@@ -67,7 +68,9 @@ class Sweep:
         Raises Interrupted on Ctrl-C, after every child has ended: what was finished is kept.
         """
         numbered = list(enumerate(variants, 1))
-        self.run_all([lambda number=number, variant=variant: self.run_one(number, variant) for number, variant in numbered], jobs)
+        self.run_all(
+            [lambda number=number, variant=variant: self.run_one(number, variant) for number, variant in numbered], jobs
+        )
         return [self.done[number] for number, _ in numbered]
 
     def run_all(self, tasks: Iterable[Callable[[], Outcome]], jobs: int) -> None:
@@ -118,6 +121,8 @@ class Sweep:
     def _prepare(self, job: Job) -> None:
         """Make a variant's home: it shares the decoded pictures and the first look at an equal network."""
         job.home.mkdir(parents=True, exist_ok=True)
+        with replacing(job.home / NAME) as partial:
+            partial.write_text(f"{job.variant}\n", encoding="utf-8")
         with self._lock:
             share_pixels(self._own.build, job.build)
             share_look(self._jobs, job, self.request)

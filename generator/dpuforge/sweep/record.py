@@ -1,4 +1,4 @@
-"""What a sweep leaves below build/<project>/sweeps/: what was asked, every outcome, the plot; read again to apply one."""
+"""What a sweep leaves below build/<project>/sweeps/: what was asked, every outcome; read again to apply one."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dpuforge import pipeline
@@ -23,20 +24,26 @@ from dpuforge.execute.aftermath import FAILED, clear_failed
 from dpuforge.execute.results import RESULT, hash_file, read_result, write_result
 from dpuforge.execute.staleness import Present, explain_changes, is_imported
 from dpuforge.records.files import hash_text
-from dpuforge.records.job import Job
+from dpuforge.records.job import VARIANTS, Job
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.project import SourceFile
 from dpuforge.records.result import StageResult, Status
 
+NAME = "variant.txt"  # in the home of a variant: what it sets
 _LINKED_BYTES = 1 << 16  # a smaller file is copied
 _LEFT = ("*.last.pth", "*.best.pth", ".*")  # what only lets a killed stage go on
 
 
 class Sharing:
-    """The runs that share: {folder of results: what it is called}; stop ends those that wait."""
+    """The runs that share, and folders of earlier ones by what they are called; stop ends those that wait."""
 
-    def __init__(self, jobs: Sequence[Job], stop: threading.Event | None = None) -> None:
-        self._folders = {job.build: job.shown for job in jobs}
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        earlier: Mapping[Path, str] = MappingProxyType({}),
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._folders = {job.build: job.shown for job in jobs} | dict(earlier)
         names = {job.project.project for job in jobs}
         self._nameless = {raw: bare for job in jobs for raw, bare in _strip_names(job)} if len(names) > 1 else {}
         self._stop = stop or threading.Event()
@@ -122,6 +129,20 @@ class Sharing:
             if name in scripts and self._bare(scripts[name]) == self._bare(own):
                 scripts[name] = own
         return result.with_changes(inputs=rename(result.inputs), outputs=rename(result.outputs), scripts=scripts)
+
+
+def find_variants(job: Job) -> dict[Path, str]:
+    """Return the folders where variants of a spec left results, with what each is called."""
+    homes = sorted((job.root / "build" / job.project.project / VARIANTS).glob("*"))
+    found = {home / "build" / job.project.project: _read_name(home) for home in homes}
+    return {build: name for build, name in found.items() if build.is_dir()}
+
+
+def _read_name(home: Path) -> str:
+    try:
+        return f"variant {(home / NAME).read_text(encoding='utf-8').strip()}"
+    except OSError:
+        return f"variant {home.name}"
 
 
 def _name(build: Path, present: Present) -> str:

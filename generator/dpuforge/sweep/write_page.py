@@ -70,7 +70,9 @@ def _name_training(document: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     if not row["test_images"]:
         return "–"
     origin = row["shared"].get("train")
-    numbers = (str(other["number"]) for other in document["variants"] if origin == f"variant {name_values(other['set'])}")
+    numbers = (
+        str(other["number"]) for other in document["variants"] if origin == f"variant {name_values(other['set'])}"
+    )
     return f"of {next(numbers, origin)}" if origin else "its own"
 
 
@@ -84,7 +86,7 @@ def explain_tests(document: Mapping[str, Any]) -> list[str]:
     images = next((row["test_images"] for row in document["variants"] if row["test_images"]), None)
     lines = [
         f"Each setting is held against the best on the same {format_figure(images)} test images: McNemar's exact test, "
-        "where several seeds were trained on the images that more of them recognise; Holm's correction for all settings.",
+        "of several seeds on the images that more of them recognise; Holm's correction for all settings.",
         "A setting is called worse only where p (Holm) is below 0.05 and, of several seeds, Student's 95 % interval of "
         "the difference over seeds leaves out zero. Two or three seeds seldom suffice for that.",
         "The best was chosen on the test split: its own accuracy is flattered by the choice.",

@@ -15,7 +15,18 @@ from dpuforge.report.figures_shown import format_figure, format_interval
 app = typer.Typer(cls=PlainGroup, invoke_without_command=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 Root = Annotated[Path, typer.Option(help="The folder that holds build/.")]
 Number = Annotated[int, typer.Argument(min=1, help="The row's number, as `dpuforge history` lists it.")]
-_COLUMNS = ("no.", "ended", "project", "changed", "float, %", "int8, %", "95 % (Wilson)", "emulated", "seconds", "outcome")
+_COLUMNS = (
+    "no.",
+    "ended",
+    "project",
+    "changed",
+    "float, %",
+    "int8, %",
+    "95 % (Wilson)",
+    "emulated",
+    "seconds",
+    "outcome",
+)
 
 
 @app.callback()

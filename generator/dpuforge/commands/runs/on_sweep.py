@@ -29,7 +29,9 @@ def sweep(
     until: Annotated[str, typer.Option(help="As `run --until`; without preflight there are no frame rates.")] = "",
     jobs: Annotated[int, typer.Option(min=1, help="Variants to run side by side.")] = 1,
     images: Annotated[int, typer.Option(min=0, help="Images of each split, for a quick look; 0: all.")] = 0,
-    prune: Annotated[bool, typer.Option("--prune", help="No further seeds for a setting that is clearly worse.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="No further seeds for a setting that is clearly worse.")
+    ] = False,
     sampler: Annotated[str, typer.Option(help="tpe or random, of Optuna, instead of the whole grid.")] = "",
     trials: Annotated[int, typer.Option(min=0, help="Variants that the sampler tries, all calls together.")] = 0,
     apply: Annotated[int, typer.Option(min=0, metavar="N", help="Write variant N into the spec; runs nothing.")] = 0,
@@ -39,9 +41,9 @@ def sweep(
 
     Example: dpuforge sweep spec/quickstart.yaml --set quantization.overall.method=maxmin,diffs --set train.seed=0..4
 
-    Values are YAML, separated by commas; 0..4 counts. Each variant lives in build/<project>/variants/; a stage that is the
-    same in two of them runs once. Tables and pareto.png lie in build/<project>/sweeps/. The same command goes on after
-    Ctrl-C. --sampler tpe --trials 20 searches where a grid is too large, ranges of reals (1e-4..1e-2) too.
+    Values are YAML, separated by commas; 0..4 counts. Each variant lives in build/<project>/variants/; a stage that
+    is the same in two of them runs once. Tables and pareto.png lie in build/<project>/sweeps/. The same command goes
+    on after Ctrl-C. --sampler tpe --trials 20 searches where a grid is too large, ranges of reals (1e-4..1e-2) too.
     """
     from dpuforge.sweep.record import Asked
 
@@ -178,7 +180,9 @@ def _show(document: dict[str, Any], folder: Path, json_: bool) -> None:
     print_table("", write_page.VARIANT_COLUMNS, write_page.list_variants(document))
     rows = write_page.list_settings(document)
     print_table("", write_page.SETTING_COLUMNS, [row[: len(write_page.SETTING_COLUMNS)] for row in rows])
-    print_table("", ("setting", *write_page.TEST_COLUMNS), [(row[0], *row[-len(write_page.TEST_COLUMNS) :]) for row in rows])
+    print_table(
+        "", ("setting", *write_page.TEST_COLUMNS), [(row[0], *row[-len(write_page.TEST_COLUMNS) :]) for row in rows]
+    )
     for line in write_page.explain_tests(document):
         print(line)
     trained = [row["shared"].get("train") for row in document["variants"] if row["test_images"]]
