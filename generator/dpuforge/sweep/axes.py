@@ -17,7 +17,8 @@ SEED = "train.seed"
 MOST_VARIANTS = 500
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
 _WHOLE = re.compile(r"(-?\d+)\.\.(-?\d+)")
-_REAL = re.compile(r"([-+\d.eE]+?)\.\.([-+\d.eE]+)")
+_NUMBER = r"[-+]?(?:\d|\.\d|inf|nan)[\w.+-]*"
+_REAL = re.compile(rf"({_NUMBER}?)\.\.({_NUMBER})")
 _FIXED = ("project", "base", "spec_version", "run")
 _EXAMPLE = "for example --set train.seed=0..4 or --set quantization.overall.method=maxmin,diffs"
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,9 +69,7 @@ class Sweep:
         Raises Interrupted on Ctrl-C, after every child has ended: what was finished is kept.
         """
         numbered = list(enumerate(variants, 1))
-        self.run_all(
-            [lambda number=number, variant=variant: self.run_one(number, variant) for number, variant in numbered], jobs
-        )
+        self.run_all([partial(self.run_one, number, variant) for number, variant in numbered], jobs)
         return [self.done[number] for number, _ in numbered]
 
     def run_all(self, tasks: Iterable[Callable[[], Outcome]], jobs: int) -> None:
@@ -155,7 +154,7 @@ def check_variants(spec: Path, variants: Sequence[Variant]) -> None:
         try:
             pipeline.load(spec, variant)
         except SpecError as error:
-            problems |= dict.fromkeys(error.problems)
+            problems |= dict.fromkeys(it for it in error.problems if it.severity == "error")
     if problems:
         raise SpecError(tuple(problems))
 

@@ -20,13 +20,14 @@ class Study:
 
     def __init__(self, axes: Sequence[Axis], sampler: str, folder: Path) -> None:
         import optuna
+        from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder.mkdir(parents=True, exist_ok=True)
         self._axes, self._lock = axes, threading.Lock()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+            backend = JournalFileBackend(str(folder / JOURNAL))
             storage = optuna.storages.JournalStorage(backend)
             made = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[sampler]
             self._study = optuna.create_study(

@@ -108,9 +108,9 @@ def _compare_with_best(settings: Sequence[dict[str, Any]], groups: Mapping[str, 
     tested = [item for item in found if item is not None]
     for item, corrected in zip(tested, correct_holm([item["p"] for item in tested]), strict=True):
         item["p_holm"] = float(f"{corrected:.4g}")
-    for row, item in zip(others, found, strict=True):
-        row["against_best"] = item
-        row["verdict"] = _judge(item)
+    for row, result in zip(others, found, strict=True):
+        row["against_best"] = result
+        row["verdict"] = _judge(result)
     if others and all(row["verdict"] != WORSE for row in others):
         best["verdict"] = "highest, not told apart from any"
 

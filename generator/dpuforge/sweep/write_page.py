@@ -123,7 +123,7 @@ def draw_plot(path: Path, document: Mapping[str, Any]) -> bool:
     for row in rows:
         span = row["int8_interval"] or [row["int8_mean"]] * 2
         low, high = (max(0.0, abs(bound - row["int8_mean"])) for bound in span)
-        shape = {"marker": "o" if row["on_front"] else "x", "capsize": 3, "linestyle": "none"}
+        shape: dict[str, Any] = {"marker": "o" if row["on_front"] else "x", "capsize": 3, "linestyle": "none"}
         label = f"{row['variants'][0]}: {row['setting']} ({row['verdict']})"
         axes.errorbar([row["fps"]], [row["int8_mean"]], yerr=[[low], [high]], label=label, **shape)
     axes.set_xlabel(f"estimated frames per second on {document['board']}, not measured")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,7 +65,7 @@ def _run(
     """Run a sweep under the lock of its spec; return its document and folder."""
     from dpuforge import pipeline
     from dpuforge.execute.lock import claim
-    from dpuforge.execute.run_stages import Selection
+    from dpuforge.execute.run_stages import Selection, select_stages
     from dpuforge.records.job import VARIANTS
     from dpuforge.running import Request
     from dpuforge.sweep.conduct import Sweep
@@ -74,6 +76,7 @@ def _run(
     job = pipeline.load(spec)
     folder = job.build / SWEEPS / asked.name
     request = Request(where[0], selection=Selection(until=where[1]))
+    select_stages(pipeline.plan(job).stages, request.selection)
     task = Sweep(spec, request, _watch, print_message, prune=prune)
     task.tell = lambda outcome: _tell(job, task, asked, folder, outcome)
     with claim(job.build / VARIANTS, print_message):
@@ -114,7 +117,7 @@ def _search(task: Sweep, asked: Asked, folder: Path, jobs: int, trials: int) -> 
         study.tell(number, outcome.int8)
         return outcome
 
-    again = [lambda n=n, v=v: look_again(n, v) for n, v in enumerate(finished, 1)]
+    again = [partial(look_again, number, variant) for number, variant in enumerate(finished, 1)]
     task.run_all([*again, *[try_next] * (trials - len(finished))], jobs)
 
 
@@ -138,18 +141,16 @@ class _Prefixed:
 
 
 def _watch(number: int, variant: Variant) -> Watch:
-    from contextlib import contextmanager
-
+    """Return what observes one variant, once the number of its stages is known."""
     from dpuforge.commands.progress import RunProgress
 
     @contextmanager
-    def watch(total: int):  # type: ignore[no-untyped-def]
+    def watch(total: int) -> Iterator[Observer]:
         print_message(f"variant {number}: {variant}")
         with RunProgress(total) as progress:
             yield _Prefixed(number, progress)
 
-    made: AbstractContextManager[Observer] | Any = watch
-    return made  # type: ignore[return-value]
+    return watch
 
 
 def _tell(job: Job, task: Sweep, asked: Asked, folder: Path, outcome: Outcome) -> None:
