@@ -59,7 +59,7 @@ def test_one_seed_with_many_images_tells_a_real_difference() -> None:
         make_outcome(3, first_wrong(42), a="z"),
     ]
     rows = {row["setting"]: row for row in judge_sweep(outcomes)["settings"]}
-    assert rows["a=x"]["verdict"] == "the best"
+    assert rows["a=x"]["verdict"] == "highest, not told apart from 1 of 2"
     assert rows["a=y"]["verdict"] == "not told apart"
     assert rows["a=z"]["verdict"] == "worse"
     assert rows["a=z"]["against_best"]["p_holm"] == pytest.approx(2 * rows["a=z"]["against_best"]["p"], rel=1e-3)
@@ -74,7 +74,7 @@ def test_a_lucky_seed_is_not_called_better() -> None:
         make_outcome(4, first_wrong(8), a="y", train__seed="1"),
     ]
     rows = {row["setting"]: row for row in judge_sweep(outcomes)["settings"]}
-    assert rows["a=x"]["verdict"] == "highest, not told apart from any"
+    assert rows["a=x"]["verdict"] == "highest, not told apart from 1 of 1"
     assert rows["a=y"]["against_best"]["p_holm"] < 0.05
     assert rows["a=y"]["verdict"] == "not told apart: seeds differ as much"
     assert rows["a=y"]["int8_spread"] == pytest.approx(11.3137, abs=1e-3)

@@ -102,7 +102,6 @@ def _compare_with_best(settings: Sequence[dict[str, Any]], groups: Mapping[str, 
     if not known:
         return
     best = max(known, key=lambda row: row["int8_mean"])
-    best["verdict"] = "the best"
     others = [row for row in known if row is not best]
     found = [_test(groups[row["setting"]], groups[best["setting"]]) for row in others]
     tested = [item for item in found if item is not None]
@@ -111,8 +110,8 @@ def _compare_with_best(settings: Sequence[dict[str, Any]], groups: Mapping[str, 
     for row, result in zip(others, found, strict=True):
         row["against_best"] = result
         row["verdict"] = _judge(result)
-    if others and all(row["verdict"] != WORSE for row in others):
-        best["verdict"] = "highest, not told apart from any"
+    even = sum(row["verdict"] != WORSE for row in others)
+    best["verdict"] = f"highest, not told apart from {even} of {len(others)}" if even else "the best"
 
 
 def _test(mine: Sequence[Outcome], best: Sequence[Outcome]) -> dict[str, Any] | None:
