@@ -9,7 +9,7 @@ from dpuforge.sweep.outcomes import Answers, Outcome
 
 
 def make_outcome(
-    number: int, right: Sequence[int], images: str = "same", fps: float | None = 100.0, **values: str
+    number: int, right: Sequence[int], images: str = "same", fps: float | None = 100.0, weights: str = "", **values: str
 ) -> Outcome:
     """Return the outcome of a variant that recognises the images marked with 1; a key's dot is written as __."""
     variant = Variant(tuple(Override(key.replace("__", "."), text) for key, text in values.items()))
@@ -24,4 +24,5 @@ def make_outcome(
         },
         "boards": {"KV260": {"fps_estimate": None if fps is None else [fps, fps, fps]}},
     }
-    return Outcome(number, variant, "done", "", document, Answers(images, tuple(right), tuple(right)))
+    answers = Answers(images, tuple(right), tuple(right))
+    return Outcome(number, variant, "done", "", document, answers, weights=weights)

@@ -159,4 +159,17 @@ def test_pruning_spares_the_seeds_of_what_is_clearly_worse(monkeypatch: pytest.M
     monkeypatch.setattr(sweep, "done", {it.number: it for it in ended}, raising=False)
     found = {name: sweep._find_better(make_outcome(9, [1], a=name, train__seed="1").variant) for name in "xyz"}
     assert found["x"] == found["y"] == ""
-    assert found["z"].startswith("variant 1 is better beyond luck")
+    assert found["z"] == "a=x is better beyond luck"
+    ended[2] = make_outcome(3, first_wrong(60), weights="of its own", a="z", train__seed="0")
+    monkeypatch.setattr(sweep, "done", {it.number: it for it in ended}, raising=False)
+    assert sweep._find_better(make_outcome(9, [1], a="z", train__seed="1").variant) == ""
+
+
+def test_one_seed_says_nothing_of_settings_that_were_trained_apart() -> None:
+    """Forty images less with one seed are worse after the same training, and may be luck after another."""
+    for weights, verdict in (("x", "worse"), ("y", "not told apart: one seed, and they were trained apart")):
+        best, other = (
+            make_outcome(1, first_wrong(2), weights="x", a="x"),
+            make_outcome(2, first_wrong(42), weights=weights, a="y"),
+        )
+        assert judge_sweep([best, other])["settings"][1]["verdict"] == verdict

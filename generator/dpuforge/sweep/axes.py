@@ -133,3 +133,8 @@ def _place_seed(axes: Sequence[Axis], variant: Variant) -> int:
 def name_setting(variant: Variant) -> str:
     """Return what a variant sets apart from its seed: variants of one setting differ in luck alone."""
     return str(Variant(tuple(override for override in variant.overrides if override.key != SEED)))
+
+
+def find_seed(variant: Variant) -> str:
+    """Return the seed that a variant sets, "" where it sets none."""
+    return next((override.text for override in variant.overrides if override.key == SEED), "")

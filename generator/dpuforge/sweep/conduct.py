@@ -18,12 +18,13 @@ from dpuforge.chance.paired_tests import count_pairs, mcnemar
 from dpuforge.errors import Interrupted, Problem, SpecError, UserError
 from dpuforge.execute.results import read_result
 from dpuforge.execute.staleness import Present, explain_changes, explain_staleness
+from dpuforge.records.files import hash_text
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan
 from dpuforge.records.result import Status
 from dpuforge.records.variant import Variant
 from dpuforge.running import Request, find_looking_place, find_place, read_results, read_scripts
-from dpuforge.sweep.axes import name_setting
+from dpuforge.sweep.axes import find_seed, name_setting
 from dpuforge.sweep.outcomes import Outcome, read_answers
 from dpuforge.sweep.sharing import NAME, Sharing, find_variants
 from dpuforge.writing import replacing
@@ -95,7 +96,7 @@ class Sweep:
             outcome = Outcome(number, variant, "pruned", worse) if worse else self._run(number, variant)
         with self._lock:
             self.done[number] = outcome
-        self.tell(outcome)
+            self.tell(outcome)
         return outcome
 
     def _run(self, number: int, variant: Variant) -> Outcome:
@@ -104,18 +105,29 @@ class Sweep:
         try:
             job = pipeline.load(self.spec, variant)
             self._prepare(job)
-            if has_missed_gate(job, pipeline.plan(job)):
-                document, reason = pipeline.report(job, pipeline.plan(job)), "the gate was missed, as before"
+            planned = pipeline.plan(job)
+            if has_missed_gate(job, planned, self.request):
+                document, gate, reason = pipeline.report(job, planned), True, "the gate was missed, as before"
             else:
                 request = replace(self.request, variant=variant, share=self._sharing.obtain, stop=self.stop)
                 document, failed = pipeline.run(self.spec, request, self.watch(number, variant), self.say)
                 reason = f"{failed.key}: {failed.reason}" if failed else ""
+                gate = failed is not None and failed.key == "evaluate"
         except UserError as error:
             return Outcome(number, variant, "failed", str(error).splitlines()[0])
-        shared = {key: it.taken_from for key, it in read_results(job, pipeline.plan(job)).items() if it.taken_from}
         known = document["metrics"]["int8_accuracy"] is not None
-        status = "done" if not reason else "missed" if known else "failed"
-        return Outcome(number, variant, status, reason, document, read_answers(job.build) if known else None, shared)
+        status = "done" if not reason else "missed" if known and gate else "failed"
+        results = read_results(job, planned)
+        return Outcome(
+            number,
+            variant,
+            status,
+            reason,
+            document,
+            read_answers(job.build) if known else None,
+            {key: result.taken_from for key, result in results.items() if result.taken_from},
+            hash_text(" ".join(sorted(results["train"].outputs.values()))) if "train" in results else "",
+        )
 
     def _prepare(self, job: Job) -> None:
         """Make a variant's home: it shares the decoded pictures and the first look at an equal network."""
@@ -129,15 +141,20 @@ class Sweep:
             self._jobs.append(job)
 
     def _find_better(self, variant: Variant) -> str:
-        """Return which setting is better beyond luck with the same earlier seed, "" where none is."""
-        own = name_setting(variant)
+        """Return which setting is better beyond luck, "" where none is.
+
+        One seed tells that of settings that share their training; where training differs it takes two.
+        """
         with self._lock:
             ended = [outcome for outcome in self.done.values() if outcome.answers is not None]
-        for mine in (outcome for outcome in ended if name_setting(outcome.variant) == own):
-            for other in ended:
-                if _is_beaten(mine, other, self.settings):
-                    return f"variant {other.number} is better beyond luck than variant {mine.number} of this setting"
-        return ""
+        mine = [outcome for outcome in ended if name_setting(outcome.variant) == name_setting(variant)]
+        beaten: dict[str, list[bool]] = {}
+        for one in mine:
+            for other in (it for it in ended if find_seed(it.variant) == find_seed(one.variant)):
+                if _is_beaten(one, other, self.settings):
+                    beaten.setdefault(name_setting(other.variant), []).append(one.weights == other.weights)
+        clear = (setting for setting, same in beaten.items() if len(same) > 1 or all(same))
+        return next((f"{setting} is better beyond luck" for setting in clear), "")
 
 
 def _is_beaten(mine: Outcome, other: Outcome, settings: int) -> bool:
@@ -159,12 +176,13 @@ def check_variants(spec: Path, variants: Sequence[Variant]) -> None:
         raise SpecError(tuple(problems))
 
 
-def has_missed_gate(job: Job, plan: Plan) -> bool:
+def has_missed_gate(job: Job, plan: Plan, request: Request) -> bool:
     """Say whether a variant ended at its gate, and would again: nothing that decides it has changed."""
     result = read_result(job.build / "evaluate")
     if result is None or result.status is not Status.FAILED or "int8_accuracy" not in result.metrics:
         return False
-    present = Present(job.root, job.build, read_scripts(job, plan), find_place(job))
+    place = find_place(job, request.toolchain, request.engine, request.pull)
+    present = Present(job.root, job.build, read_scripts(job, plan), place)
     for stage in plan.stages:
         if stage.name == "evaluate":  # what it made was set aside
             return not explain_changes(stage, result.with_changes(outputs={}), present)

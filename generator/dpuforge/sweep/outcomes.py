@@ -28,7 +28,7 @@ class Answers:
 class Outcome:
     """A variant's end; reason is why it has no figures, or what gate it missed; document is its report's.
 
-    shared names the stages that were taken from other runs, and from which.
+    shared names the stages that were taken from other runs, and from which; weights is a digest of what training made.
     """
 
     number: int
@@ -38,6 +38,7 @@ class Outcome:
     document: Mapping[str, Any] = field(default_factory=dict)
     answers: Answers | None = None
     shared: Mapping[str, str] = field(default_factory=dict)
+    weights: str = ""
 
     @property
     def int8(self) -> float | None:

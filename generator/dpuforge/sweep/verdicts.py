@@ -9,7 +9,7 @@ from typing import Any
 from dpuforge.chance.intervals import mean_and_spread, wilson
 from dpuforge.chance.paired_tests import ALPHA, correct_holm, count_pairs, mcnemar
 from dpuforge.report.comparison import find_common_board, find_front
-from dpuforge.sweep.axes import SEED, name_setting
+from dpuforge.sweep.axes import find_seed, name_setting
 from dpuforge.sweep.outcomes import Outcome
 
 SAME, WORSE = "not told apart", "worse"
@@ -59,7 +59,7 @@ def _summarise(name: str, members: Sequence[Outcome], variants: Sequence[Mapping
     return {
         "setting": name,
         "variants": [outcome.number for outcome in members],
-        "seeds": [_find_seed(outcome) for outcome in members if outcome.int8 is not None],
+        "seeds": [find_seed(outcome.variant) for outcome in members if outcome.int8 is not None],
         "float_mean": mean_and_spread(exact)[0] if exact else None,
         "int8_mean": mean,
         "int8_spread": spread,
@@ -68,10 +68,6 @@ def _summarise(name: str, members: Sequence[Outcome], variants: Sequence[Mapping
         "against_best": None,
         "verdict": "no figures" if mean is None else "",
     }
-
-
-def _find_seed(outcome: Outcome) -> str:
-    return next((override.text for override in outcome.variant.overrides if override.key == SEED), "")
 
 
 def _span_images(accuracy: float | None, images: int) -> list[float] | None:
@@ -119,17 +115,17 @@ def _test(mine: Sequence[Outcome], best: Sequence[Outcome]) -> dict[str, Any] | 
 
     Of several seeds an image counts by how many of the trainings recognise it: the images are what is drawn at random.
     """
-    ours = {_find_seed(it): it for it in mine if it.answers is not None}
-    theirs = {_find_seed(it): it for it in best if it.answers is not None}
+    ours, theirs = ({find_seed(it.variant): it for it in side if it.answers} for side in (mine, best))
     seeds = [seed for seed in ours if seed in theirs]
-    pairs = [(ours[seed].answers, theirs[seed].answers) for seed in seeds]
-    if len({side.images for pair in pairs for side in pair if side}) != 1:
+    sides = [[it[seed].answers for seed in seeds] for it in (ours, theirs)]
+    if len({found.images for side in sides for found in side if found}) != 1:
         return None
-    sums = [tuple(map(sum, zip(*(pair[side].int8 for pair in pairs if pair[side]), strict=True))) for side in (0, 1)]  # type: ignore[union-attr]
-    gained, lost = count_pairs(sums[1], sums[0])[::-1]
+    own, its = (list(map(sum, zip(*(found.int8 for found in side if found), strict=True))) for side in sides)
+    lost, gained = count_pairs(its, own)
     gaps = [(theirs[seed].int8 or 0.0) - (ours[seed].int8 or 0.0) for seed in seeds]
     return {
         "seeds": len(seeds),
+        "same_training": all(ours[seed].weights == theirs[seed].weights for seed in seeds),
         "behind": sum(gaps) / len(gaps),
         "behind_interval": span_mean(gaps),
         "lost": lost,
@@ -142,9 +138,9 @@ def _judge(found: Mapping[str, Any] | None) -> str:
     """Say "worse" only where neither the choice of images nor, of several seeds, that of seeds explains it."""
     if found is None:
         return "not on the same images and seeds"
-    by_images = found["p_holm"] < ALPHA
+    if found["p_holm"] >= ALPHA:
+        return SAME
     span = found["behind_interval"]
-    by_seeds = span is None or span[0] > 0
-    if by_images and not by_seeds:
-        return f"{SAME}: seeds differ as much"
-    return WORSE if by_images else SAME
+    if span is None and not found["same_training"]:
+        return f"{SAME}: one seed, and they were trained apart"
+    return WORSE if span is None or span[0] > 0 else f"{SAME}: seeds differ as much"
