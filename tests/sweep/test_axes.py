@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dpuforge import pipeline
+from dpuforge.commands.runs.on_sweep import sweep
 from dpuforge.errors import SpecError, UsageError
 from dpuforge.records.variant import Override, Variant
 from dpuforge.sweep.axes import make_grid, name_setting, parse_axes
 from dpuforge.sweep.conduct import check_variants
-from dpuforge.sweep.record import Asked
+from dpuforge.sweep.record import Asked, save
 from dpuforge.sweep.sampler import Study, write_value
 from tests.squares_project import write_project
 
@@ -188,3 +190,33 @@ def test_the_command_refuses_before_it_runs(tmp_path: Path, options: list[str], 
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert not list((tmp_path / "p").rglob("train/result.json"))
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("train.optimizer.lr", "1.0e-3"),
+        ("train.optimizer.lr", "1.000e-03"),
+        ("train.optimizer", "{name: sgd, lr: 0.1}"),
+        ("data.augment", "[horizontal_flip]"),
+        ("target.vitis_ai", '"2.5"'),
+        ("data.limit", "null"),
+        ("description", "'a: b # no comment'"),
+        ("description", "'yes'"),
+        ("quantization.calibration.images", "12"),
+        ("train.early_stopping.patience", "3"),
+    ],
+)
+def test_an_applied_variant_is_the_variant_that_ran(tmp_path: Path, key: str, text: str) -> None:
+    """What is written into the spec loads to the same project as the option did, and comments stay."""
+    write_project(tmp_path / "p")
+    spec = tmp_path / "p/spec/squares.yaml"
+    spec.write_text(spec.read_text().replace("transfer:", "# kept\ntransfer:"))
+    before = pipeline.load(spec, Variant((Override(key, text),)))
+    document = {"variants": [{"number": 1, "set": {key: text}}], "settings": [{"variants": [1], "verdict": "the best"}]}
+    save(pipeline.load(spec).build / "sweeps/x", Asked(()), document)
+    sweep(spec, apply=1)
+    after = pipeline.load(spec)
+    files = {"spec": before.project.spec, "bases": before.project.bases}
+    assert replace(after.project, **files) == before.project
+    assert "# kept" in spec.read_text()

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dpuforge.edit.edit_spec import edit_text
 from dpuforge.errors import HandEditsError, UsageError
 from dpuforge.history.keep_rows import read_kept, read_rows
+from dpuforge.load.merge import read_value
+from dpuforge.records.variant import Override
 from dpuforge.writing import replacing
 
 
@@ -52,7 +52,8 @@ def _list_texts(root: Path, row: Mapping[str, Any], out: Path | None) -> Iterato
         path = root / name
         if name == row["spec"]:
             content = read_kept(root, str(digest), ".yaml")
-            values = {str(key): yaml.safe_load(str(text)) for key, text in row.get("variant") or ()}
+            overrides = [Override(str(key), str(text)) for key, text in row.get("variant") or ()]
+            values = {override.key: read_value(override) for override in overrides}
             content = edit_text(content.decode("utf-8"), values).encode() if values else content
             path = out or path
         elif out is not None:

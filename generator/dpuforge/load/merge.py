@@ -65,6 +65,11 @@ def lay_over(sources: Sources, override: Override) -> None:
     _overlay(sources.value, document.value, (), document, sources)
 
 
+def read_value(override: Override) -> Any:
+    """Return an override's value as a spec would have it."""
+    return read_document(f"value: {override.text}".encode(), override.option).value.get("value")
+
+
 def _read(content: bytes, shown: str, chain: tuple[str, ...], sources: Sources) -> None:
     """Lay one file over what `sources` holds, after the files that it names as base; chain leads from the spec here."""
     sources.reads += 1
