@@ -117,6 +117,17 @@ def test_every_mistake_of_every_variant_is_told_at_once_with_its_option(tmp_path
     assert spec.read_text().count("seed") == 0
 
 
+def test_a_mistake_that_an_option_makes_elsewhere_names_the_option(tmp_path: Path) -> None:
+    """A batch that holds more than all images stands in the spec; the option that took the images away is told."""
+    write_project(tmp_path / "p")
+    with pytest.raises(SpecError) as error:
+        check_variants(
+            tmp_path / "p/spec/squares.yaml", make_grid(parse_axes(["quantization.calibration.images=4,16"]))
+        )
+    assert [problem.field for problem in error.value.problems] == ["quantization.calibration.batch_size"]
+    assert "(with --set quantization.calibration.images=4)" in str(error.value)
+
+
 def test_a_variant_is_the_spec_with_other_values_and_a_home_of_its_own(tmp_path: Path) -> None:
     """Overrides are effective values with the option as their origin, mappings merge, and the digest is another."""
     write_project(tmp_path / "p")

@@ -171,9 +171,16 @@ def check_variants(spec: Path, variants: Sequence[Variant]) -> None:
         try:
             pipeline.load(spec, variant)
         except SpecError as error:
-            problems |= dict.fromkeys(it for it in error.problems if it.severity == "error")
+            problems |= dict.fromkeys(_name_variant(it, variant) for it in error.problems if it.severity == "error")
     if problems:
         raise SpecError(tuple(problems))
+
+
+def _name_variant(problem: Problem, variant: Variant) -> Problem:
+    """Say which variant has a problem that stands in the spec: an option made it one."""
+    if problem.path.startswith("--set"):
+        return problem
+    return replace(problem, message=f"{problem.message} (with {' '.join(variant.options)})")
 
 
 def has_missed_gate(job: Job, plan: Plan, request: Request) -> bool:
