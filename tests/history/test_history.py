@@ -253,6 +253,6 @@ def test_an_empty_history_is_no_error(root: Path) -> None:
 
 def test_the_history_is_read_without_torch(root: Path) -> None:
     """Neither list, compare nor restore imports torch, nor does the sweep's command before it runs."""
-    modules = "dpuforge.cli, dpuforge.history.compare_rows, dpuforge.sweep.conduct"
+    modules = "dpuforge.cli, dpuforge.history.compare_rows, dpuforge.sweep.run_variants"
     script = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -15,8 +15,8 @@ from dpuforge.commands.runs.on_sweep import sweep
 from dpuforge.errors import SpecError, UsageError
 from dpuforge.records.variant import Override, Variant
 from dpuforge.sweep.axes import make_grid, name_setting, parse_axes
-from dpuforge.sweep.conduct import check_variants
 from dpuforge.sweep.record import Asked, save
+from dpuforge.sweep.run_variants import check_variants
 from dpuforge.sweep.sampler import Study, write_value
 from tests.squares_project import write_project
 

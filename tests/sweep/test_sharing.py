@@ -21,7 +21,7 @@ from dpuforge.records.plan import PlannedStage
 from dpuforge.records.result import StageResult, Status
 from dpuforge.records.variant import Override, Variant
 from dpuforge.running import read_scripts
-from dpuforge.sweep.conduct import share_pixels
+from dpuforge.sweep.run_variants import share_pixels
 from dpuforge.sweep.sharing import Sharing, find_variants
 from tests.squares_project import SPEC, write_project
 

@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 from dpuforge.chance.intervals import wilson
 from dpuforge.chance.paired_tests import correct_holm, count_pairs, luck, mcnemar
 from dpuforge.report.comparison import find_front
-from dpuforge.sweep.conduct import Sweep
 from dpuforge.sweep.outcomes import parse_answers
+from dpuforge.sweep.run_variants import Sweep
 from dpuforge.sweep.verdicts import judge_sweep
 from dpuforge.sweep.write_page import draw_plot, write_page
 from tests.sweep.cases import make_outcome

@@ -13,7 +13,6 @@ from dpuforge.chance.paired_tests import ALPHA, judge_pairs
 from dpuforge.records.result import StageResult, Status
 from dpuforge.report.facts import Facts
 
-
 _ON_INTEGERS = "xmodel, on integers"
 _ANSWERS = ("files", "integers", "label")
 

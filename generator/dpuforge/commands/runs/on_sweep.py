@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from dpuforge.records.job import Job
     from dpuforge.records.variant import Variant
     from dpuforge.running import Watch
-    from dpuforge.sweep.conduct import Sweep
     from dpuforge.sweep.outcomes import Outcome
     from dpuforge.sweep.record import Asked
+    from dpuforge.sweep.run_variants import Sweep
 
 
 def sweep(
@@ -68,8 +68,8 @@ def _run(
     from dpuforge.execute.run_stages import Selection, select_stages
     from dpuforge.records.job import VARIANTS
     from dpuforge.running import Request
-    from dpuforge.sweep.conduct import Sweep
     from dpuforge.sweep.record import SWEEPS
+    from dpuforge.sweep.run_variants import Sweep
     from dpuforge.sweep.write_page import check_extra
 
     check_extra()
@@ -86,8 +86,10 @@ def _run(
 
 def _run_grid(task: Sweep, asked: Asked, folder: Path, jobs: int, trials: int) -> None:
     from dpuforge.sweep.axes import make_grid, name_setting, parse_axes
-    from dpuforge.sweep.conduct import check_variants
+    from dpuforge.sweep.run_variants import check_variants
 
+    if not asked.options and not asked.images:
+        raise UsageError("nothing is to differ", "say what with --set KEY=VALUES")
     if trials:
         raise UsageError("--trials is for a sampler", "add --sampler tpe, or leave it out")
     variants = [asked.limit(variant) for variant in make_grid(parse_axes(asked.options))]
