@@ -13,9 +13,10 @@ from dpuforge.records.result import StageResult
 class RunProgress:
     """The observer of a run (see execute/run_stages.py); use it as a context manager."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, live: bool = True) -> None:
+        """Show a run of total stages; live only where it alone has the terminal."""
         self._lock = threading.Lock()
-        self._live = sys.stderr.isatty()
+        self._live = live and sys.stderr.isatty()
         self._progress = make_progress(self._live)
         self._all = self._progress.add_task("stages", total=total, note="")
 
@@ -53,4 +54,5 @@ class RunProgress:
             if self._live:
                 self._progress.console.print(text)
             else:
-                print(text, file=sys.stderr, flush=True)
+                sys.stderr.write(f"{text}\n")  # in one piece: variants of a sweep print side by side
+                sys.stderr.flush()

@@ -86,7 +86,7 @@ def print_json(document: Any) -> None:
 
 def print_message(text: str) -> None:
     """Print a message on stderr."""
-    print(text, file=sys.stderr)
+    sys.stderr.write(f"{text}\n")
 
 
 _WORD_COLOURS = {

@@ -77,7 +77,7 @@ def _run(
     folder = job.build / SWEEPS / asked.name
     request = Request(where[0], selection=Selection(until=where[1]))
     select_stages(pipeline.plan(job).stages, request.selection)
-    task = Sweep(spec, request, _watch, print_message, prune=prune)
+    task = Sweep(spec, request, partial(_watch, live=jobs == 1), print_message, prune=prune)
     task.tell = lambda outcome: _tell(job, task, asked, folder, outcome)
     with claim(job.build / VARIANTS, print_message):
         (_search if asked.sampler else _run_grid)(task, asked, folder, jobs, trials)
@@ -142,14 +142,14 @@ class _Prefixed:
         self._inner.finish(f"{self._number}:{stage}", result, fresh)
 
 
-def _watch(number: int, variant: Variant) -> Watch:
-    """Return what observes one variant, once the number of its stages is known."""
+def _watch(number: int, variant: Variant, live: bool) -> Watch:
+    """Return what observes one variant, once the number of its stages is known; live where it runs alone."""
     from dpuforge.commands.progress import RunProgress
 
     @contextmanager
     def watch(total: int) -> Iterator[Observer]:
         print_message(f"variant {number}: {variant}")
-        with RunProgress(total) as progress:
+        with RunProgress(total, live) as progress:
             yield _Prefixed(number, progress)
 
     return watch
