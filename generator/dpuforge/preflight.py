@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from dpuforge import pipeline
-from dpuforge.board.compare_outputs import load_preprocess, wilson
+from dpuforge.board.compare_outputs import load_preprocess
 from dpuforge.board.contents import Image, choose_images
+from dpuforge.chance.intervals import wilson
 from dpuforge.errors import StageError, UserError
 from dpuforge.estimating import estimate_boards
 from dpuforge.execute.results import hash_file, read_result, write_json, write_result
