@@ -29,6 +29,8 @@ NOT_RUN = (
     ("", r"estimate .* --fit ", "needs measurements of a board; tests/board/test_fit_results.py has some"),
     ("", r"board-lock ", "needs what xdputil prints on a board; tests/test_board_lock.py has it"),
     ("", r"import-calibration ", "needs a calibration made elsewhere; tests/templates/test_import_calibration.py"),
+    ("", r"sweep ", "trains many variants; tests/sweep runs sweeps"),
+    ("", r"history (compare|plot|restore)", "needs rows of runs; tests/history makes some"),
     ("", r"pip install ", "installs into the environment; the extra `test` holds the package"),
     (
         "README.md",
