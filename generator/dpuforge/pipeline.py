@@ -39,7 +39,7 @@ def run(
     DriftError, LockedError or HandEditsError before anything is written, Interrupted on Ctrl-C.
     """
     from dpuforge.execute.lock import claim
-    from dpuforge.history.entries import entering
+    from dpuforge.history.leave_row import entering
     from dpuforge.planning import hold_to_approval
     from dpuforge.running import choose_work, find_failure
 

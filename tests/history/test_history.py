@@ -18,8 +18,8 @@ from dpuforge.errors import DriftError, HandEditsError, Interrupted, StageError,
 from dpuforge.history.bring_back import bring_back
 from dpuforge.history.compare_rows import compare_rows, tell_changes
 from dpuforge.history.draw_rows import draw_rows
-from dpuforge.history.entries import describe_machine, entering
 from dpuforge.history.keep_rows import add_row, find_folder, find_row, keep, read_rows
+from dpuforge.history.leave_row import describe_machine, entering
 from dpuforge.records.job import Job
 from dpuforge.records.variant import Override, Variant
 from tests.squares_project import SPEC, write_project
