@@ -115,7 +115,7 @@ def test_commands_are_found_in_every_form() -> None:
         ("frobnicate spec/x.yaml", "no command 'frobnicate'"),
         ("run spec/x.yaml --fast", "no option --fast"),
         ("run spec/x.yaml --until", "--until without a value"),
-        ("run a.yaml b.yaml", "2 arguments, it takes 1"),
+        ("plan a.yaml b.yaml", "2 arguments, it takes 1"),
         ("board fly SPEC", "no command 'fly'"),
         ("zoo copy NAME --as=PROJECT", ""),
         ("generate [SPEC...] [--board B]... [--keep or --overwrite]", ""),
