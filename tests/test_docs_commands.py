@@ -29,6 +29,8 @@ NOT_RUN = (
     ("", r"estimate .* --fit ", "needs measurements of a board; tests/board/test_fit_results.py has some"),
     ("", r"board-lock ", "needs what xdputil prints on a board; tests/test_board_lock.py has it"),
     ("", r"import-calibration ", "needs a calibration made elsewhere; tests/templates/test_import_calibration.py"),
+    ("", r"sweep ", "trains many variants; tests/sweep runs sweeps"),
+    ("", r"history (compare|plot|restore)", "needs rows of runs; tests/history makes some"),
     ("", r"pip install ", "installs into the environment; the extra `test` holds the package"),
     (
         "README.md",
@@ -113,7 +115,7 @@ def test_commands_are_found_in_every_form() -> None:
         ("frobnicate spec/x.yaml", "no command 'frobnicate'"),
         ("run spec/x.yaml --fast", "no option --fast"),
         ("run spec/x.yaml --until", "--until without a value"),
-        ("run a.yaml b.yaml", "2 arguments, it takes 1"),
+        ("plan a.yaml b.yaml", "2 arguments, it takes 1"),
         ("board fly SPEC", "no command 'fly'"),
         ("zoo copy NAME --as=PROJECT", ""),
         ("generate [SPEC...] [--board B]... [--keep or --overwrite]", ""),

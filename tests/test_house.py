@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import REPO
 
 PACKAGE = REPO / "generator" / "dpuforge"
-LEAVES = {"errors", "paths", "writing", "records", "quant_config"}
+LEAVES = {"errors", "paths", "writing", "records", "quant_config", "chance"}
 STEPS = ("load", "plan", "render", "execute", "report")
 # From the ground up: a room of the emulator may import those before it, never one beside or after it.
 EMULATOR_FLOORS = (
@@ -123,11 +123,12 @@ def test_the_steps_do_not_import_each_other(step: str) -> None:
 @pytest.mark.parametrize(
     ("room", "allowed"),
     [
-        ("emulator", {"emulator", "xmodel", "quant_config", "records", "errors", "writing"}),
+        ("emulator", {"emulator", "xmodel", "quant_config", "records", "errors", "writing", "chance"}),
         ("xmodel", {"xmodel", "records", "errors", "writing"}),
         ("hardware", {"hardware", "records", "errors", "xmodel"}),
         ("records", {"records", "errors"}),
         ("quant_config", {"quant_config"}),
+        ("chance", {"chance"}),
     ],
 )
 def test_what_knows_nothing_of_specs_imports_nothing_of_them(room: str, allowed: set[str]) -> None:

@@ -25,6 +25,7 @@ from dpuforge.commands import (
     on_xmodel,
 )
 from dpuforge.commands.choices import init_spec
+from dpuforge.commands.runs import on_history, on_sweep
 from dpuforge.commands.screen import PlainCommand, PlainGroup, print_message, set_colour
 from dpuforge.errors import ExitCode, Interrupted, UserError, explain_disk_error
 from dpuforge.zoo import on_zoo
@@ -53,6 +54,7 @@ for command in (
     on_record.pack,
     on_spec.run,
     on_spec.report,
+    on_sweep.sweep,
     on_hardware.boards,
     on_hardware.backbones,
     on_hardware.releases,
@@ -68,6 +70,7 @@ for command in (
 app.add_typer(on_xmodel.app, name="xmodel")
 app.add_typer(on_board.app, name="board")
 app.add_typer(on_zoo.app, name="zoo")
+app.add_typer(on_history.app, name="history")
 
 
 def _print_version(wanted: bool) -> None:

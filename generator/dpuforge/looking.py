@@ -32,7 +32,7 @@ from dpuforge.render.render import render_plan
 from dpuforge.writing import replacing
 
 FOLDER = "check_model"  # below build/<project>/
-_RECORD = "look.json"
+RECORD = "look.json"
 _FROZEN = "Python reads a tensor's value at {}: what it decided is frozen as for black images"
 
 
@@ -167,7 +167,7 @@ def remember(
     forecast holds the lines on the partition, and the hardware that they were predicted for; empty where none were.
     """
     document = {"key": _key(project, look.sources, root, place), "sources": look.sources, "warnings": look.warnings}
-    write_json(build / FOLDER / _RECORD, {**document, "forecast": dict(forecast)})
+    write_json(build / FOLDER / RECORD, {**document, "forecast": dict(forecast)})
 
 
 def recall_forecast(build: Path, hardware: str) -> tuple[str, ...] | None:
@@ -188,13 +188,15 @@ def _key(project: Project, sources: Iterable[str], root: Path, place: ToolchainP
     weights = [project.model.weights, *([project.transfer.teacher.weights] if project.transfer.teacher else [])]
     files = [root / name for name in (*sources, *weights)]
     seen = {str(path): hash_file(path) if path.is_file() else "" for path in files}
-    text = json.dumps([repr(project), seen, place.name, dict(place.versions)], sort_keys=True)
+    made = (project.model, project.classes, project.data.preprocess, project.transfer, project.train.unfreeze_epochs)
+    decides = repr((made, _rewrites(project), project.quantization.target_device, project.target.vitis_ai))
+    text = json.dumps([decides, seen, place.name, dict(place.versions)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read(build: Path) -> dict[str, Any]:
     try:
-        found = json.loads((build / FOLDER / _RECORD).read_text(encoding="utf-8"))
+        found = json.loads((build / FOLDER / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -20,6 +20,7 @@ from dpuforge.records.files import Change, Edits, FileChange, RenderedFile
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan
 from dpuforge.records.result import StageResult
+from dpuforge.records.variant import Variant
 from dpuforge.render.folder import compare_folder, refuse_loss, select_changes, write_folder
 from dpuforge.render.render import render_plan
 
@@ -38,37 +39,41 @@ def run(
     DriftError, LockedError or HandEditsError before anything is written, Interrupted on Ctrl-C.
     """
     from dpuforge.execute.lock import claim
+    from dpuforge.history.leave_row import entering
     from dpuforge.planning import hold_to_approval
     from dpuforge.running import choose_work, find_failure
 
-    job = load(path)
+    job = load(path, request.variant)
     planned = plan(job)
     files = render(planned)
     work = choose_work(job, planned, request)
     results: tuple[StageResult, ...] = ()
-    with claim(job.build, say) as kept:
+    with claim(job.build, say) as kept, entering(job, planned, say) as entry:
         hold_to_approval(job, planned, files, request)
         if work.stages:
             changes = write(job, files, edits=request.edits)
             results = execute(job, planned, replace(work, kept=kept, changes=changes), watch)
-        return report(job, planned, work.place.name), find_failure(results, job.build)
+        document, failed = report(job, planned, work.place.name), find_failure(results, job.build)
+        entry.note(results, document, f"{failed.key}: {failed.reason}" if failed else "")
+        return document, failed
 
 
-def load(path: Path) -> Job:
-    """Read a spec and what is known of its hardware.
+def load(path: Path, variant: Variant | None = None) -> Job:
+    """Read a spec, or a variant of it, and what is known of its hardware.
 
     Raises SpecError with every problem of the spec at once, or where a board's lock says that it carries another DPU.
     """
     catalogue = shipped_catalogue()
-    loaded = load_project(path, catalogue)
+    loaded = load_project(path, catalogue, variant.overrides if variant else ())
     targets = resolve_targets(catalogue, loaded)
-    return Job(loaded.project, find_root(path), catalogue, targets, loaded.warnings, loaded.origins)
+    return Job(loaded.project, find_root(path), catalogue, targets, loaded.warnings, loaded.origins, variant)
 
 
 def plan(job: Job) -> Plan:
     """Say which files and which stages a spec leads to."""
     settings = {key: origin.value for key, origin in job.origins.items()}
-    return make_plan(job.project, job.targets, job.release, settings)
+    planned = make_plan(job.project, job.targets, job.release, settings)
+    return planned.with_options(job.variant.options) if job.variant else planned
 
 
 def render(planned: Plan) -> tuple[RenderedFile, ...]:
@@ -118,7 +123,9 @@ def execute(job: Job, planned: Plan, work: Work, watch: Watch) -> tuple[StageRes
     check = make_check(job)
     with watch(len(work.stages)) as observer:
         limits = job.project.run.time_limit
-        results = run_stages(work.stages, planned.stages, work.place, folders, observer, work.jobs, check, limits)
+        results = run_stages(
+            work.stages, planned.stages, work.place, folders, observer, work.jobs, check, limits, work.share, work.stop
+        )
     remember_times(job, planned.stages, results)
     return results
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from dpuforge import pipeline
-from dpuforge.board.compare_outputs import load_preprocess, wilson
+from dpuforge.board.compare_outputs import load_preprocess
 from dpuforge.board.contents import Image, choose_images
+from dpuforge.chance.intervals import wilson
 from dpuforge.errors import StageError, UserError
 from dpuforge.estimating import estimate_boards
 from dpuforge.execute.results import hash_file, read_result, write_json, write_result
@@ -25,6 +26,7 @@ from dpuforge.hardware.estimate import Estimate
 from dpuforge.records.job import Job
 from dpuforge.records.project import Project
 from dpuforge.records.result import StageResult, Status
+from dpuforge.records.variant import Override, Variant
 from dpuforge.xmodel.dump import compare_with_dump
 from dpuforge.xmodel.integers.classify import rank_classes
 from dpuforge.xmodel.integers.run import Images
@@ -44,21 +46,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dpuforge.preflight", description=__doc__)
     for option in ("--spec", "--root", "--build"):
         parser.add_argument(option, required=True, type=Path)
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE in place of the spec's")
     arguments = parser.parse_args()
-    result = _judge(arguments.root / arguments.spec, arguments.root, arguments.build)
+    overrides = tuple(Override(*text.split("=", 1)) for text in arguments.set)
+    variant = Variant(overrides) if overrides else None
+    result = _judge(arguments.root / arguments.spec, arguments.root, arguments.build, variant)
     if result.reason:
         print(f"preflight: {result.reason}")
     write_result(arguments.build / "preflight", result)
     raise SystemExit(StageError.exit_code if result.status is Status.FAILED else 0)
 
 
-def _judge(spec: Path, root: Path, build: Path) -> StageResult:
+def _judge(spec: Path, root: Path, build: Path, variant: Variant | None) -> StageResult:
     found = StageResult(
         "preflight", Status.DONE, toolchain={"name": "dpuforge", "versions": {"dpuforge": hash_checks()}}
     )
     metrics: dict[str, Any] = {}
     try:
-        job = replace(pipeline.load(spec), root=root)
+        job = replace(pipeline.load(spec, variant), root=root)
         xmodel = build / "deploy" / f"{job.project.target.net_name}_int.xmodel"
         found = _note_origins(found, job, (xmodel, build / "prepare" / "data.json"))
         device = job.project.quantization.target_device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
@@ -17,8 +18,10 @@ from dpuforge.execute.run_stages import (
     Check,
     Observer,
     Selection,
+    Share,
     Verdict,
     check_tools,
+    keep_to_oneself,
     select_stages,
 )
 from dpuforge.execute.staleness import Present, explain_changes
@@ -32,6 +35,7 @@ from dpuforge.records.files import Edits, FileChange
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan, PlannedStage
 from dpuforge.records.result import StageResult, Status
+from dpuforge.records.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Request:
     """What the user asked to run; toolchain and engine "" mean the spec's, boards () all of them.
 
     edits says what becomes of generated files that a person edited; approved is the saved plan that binds the run;
-    pull whether a missing image may be fetched: it is asked with what that costs.
+    pull whether a missing image may be fetched: it is asked with what that costs; variant is the spec's that is meant,
+    share whose results may be taken over; the run ends once stop is set.
     """
 
     toolchain: str = ""
@@ -60,6 +65,9 @@ class Request:
     approved: Mapping[str, Any] | None = None
     engine: str = ""
     pull: Callable[[str], bool] = lambda question: False
+    variant: Variant | None = None
+    share: Share = keep_to_oneself
+    stop: threading.Event | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ class Work:
     jobs: int = 1
     changes: tuple[FileChange, ...] = ()
     kept: tuple[int, ...] = ()
+    share: Share = keep_to_oneself
+    stop: threading.Event | None = None
 
 
 Watch = Callable[[int], AbstractContextManager[Observer]]
@@ -94,7 +104,7 @@ def choose_work(job: Job, plan: Plan, request: Request) -> Work:
     check_tools([stage for stage, _ in chosen], place)
     if any("model.py" in stage.scripts for stage, _ in chosen):
         _look_before_running(job, find_looking_place(place), [stage for stage, _ in chosen])
-    return Work(place, chosen, request.jobs)
+    return Work(place, chosen, request.jobs, share=request.share, stop=request.stop)
 
 
 def _look_before_running(job: Job, place: ToolchainPlace, chosen: Sequence[PlannedStage]) -> None:

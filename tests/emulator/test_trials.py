@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from dpuforge.chance.paired_tests import luck
 from dpuforge.emulator.diagnosis.diagnose import diagnose
-from dpuforge.emulator.diagnosis.paired import Scores, compare_scores, count_tries, luck
+from dpuforge.emulator.diagnosis.paired import Scores, compare_scores, count_tries
 from dpuforge.emulator.nndct.torch_quantizer import torch_quantizer
 from dpuforge.emulator.quantised_graph import QuantisedGraph
 from tests.emulator.diagnosis_networks import Chain, Pyramid, biased, enliven, flags, images, quantise, uneven_mobile

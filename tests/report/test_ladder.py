@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from dpuforge.chance.paired_tests import mcnemar
 from dpuforge.records.result import StageResult, Status
 from dpuforge.report.charts import assign_lanes, encode_map, make_ticks, scale_boards, scale_ladder
 from dpuforge.report.facts import Facts
-from dpuforge.report.ladder import build_ladder, mcnemar
+from dpuforge.report.ladder import build_ladder
 from tests.report.sample import STAGES, make_facts, make_results, name_classes
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpuforge.chance.intervals import wilson
+from dpuforge.chance.paired_tests import mcnemar
 from dpuforge.errors import FormatError, StageError
 from dpuforge.xmodel.integers.fixed_point import Value
 from dpuforge.xmodel.integers.run import prepare, run_batch
@@ -144,8 +145,6 @@ def compare_rows(raw: Raw, expected: Expected) -> Agreement:
 
 def compare_answers(labels: Sequence[int], here: Rows, board: Rows) -> Mapping[str, Any]:
     """Return accuracies in percent with 95 % intervals, and McNemar's exact test between here and the board."""
-    from dpuforge.emulator.diagnosis.paired import luck
-
     answers = [[int(index) for index in np.argmax(rows, axis=1)] for rows in (here, board)]
     right = [[a == b for a, b in zip(row, labels, strict=True)] for row in answers]
     lost = sum(a and not b for a, b in zip(*right, strict=True))
@@ -157,13 +156,5 @@ def compare_answers(labels: Sequence[int], here: Rows, board: Rows) -> Mapping[s
         "interval": [100.0 * bound for bound in wilson(sum(right[1]), count)],
         "accuracy_here": 100.0 * sum(right[0]) / count,
         "agreement": 100.0 * sum(a == b for a, b in zip(*answers, strict=True)) / count,
-        "mcnemar": {"lost": lost, "gained": gained, "p": min(1.0, 2.0 * luck(max(lost, gained), min(lost, gained)))},
+        "mcnemar": {"lost": lost, "gained": gained, "p": mcnemar(lost, gained)},
     }
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """Return the Wilson 95 % interval of a share, 0 to 1 (Wilson 1927)."""
-    z = 1.959963984540054
-    share, square = right / count, z * z / count
-    centre, spread = share + square / 2, z * math.sqrt(share * (1 - share) / count + square / (4 * count))
-    return (centre - spread) / (1 + square), (centre + spread) / (1 + square)

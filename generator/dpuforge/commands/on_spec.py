@@ -12,13 +12,12 @@ import typer
 
 from dpuforge.commands.choices import complete
 from dpuforge.commands.screen import paint, print_json, print_message, print_table
-from dpuforge.commands.show_faults import choose_engine, explain_word, make_question, tell_failure
+from dpuforge.commands.show_faults import choose_engine, explain_word, make_question
 from dpuforge.errors import ExitCode, Problem, UsageError, UserError
 
 if TYPE_CHECKING:
     from dpuforge.records.files import Edits, FileChange, RenderedFile
     from dpuforge.records.job import Job
-    from dpuforge.running import Request
 
 Specs = Annotated[
     list[Path] | None,
@@ -300,7 +299,10 @@ _DRIFT = {"create": "missing", "update": "different", "prune": "extra"}
 
 
 def run(
-    spec: Spec,
+    specs: Annotated[
+        list[Path],
+        typer.Argument(metavar="SPEC...", help="Several share stages.", shell_complete=complete.complete_specs),
+    ],
     toolchain: ToolchainName = None,
     board: Boards = None,
     start: Annotated[
@@ -320,55 +322,20 @@ def run(
 
     Stages: prepare, train, inspect, adjust (where the spec asks for it), calibrate, evaluate, deploy, preflight,
     compile, report. They run in build/<project>/, each with its log.txt and result.json. Ctrl-C stops cleanly; the
-    next run goes on from there.
+    next run goes on from there. Of several specs, equal stages run once; a stage that a sweep ran is taken over.
     Scripts that were edited by hand are refused (exit code 1): --keep runs them as they are. One run at a time works
     in a project's build folder; the second says who does (exit code 3).
     """
-    from dpuforge import pipeline, running
-    from dpuforge.commands.progress import RunProgress
+    from dpuforge import running
+    from dpuforge.commands.runs.run_specs import bind_to_plan, run_specs
     from dpuforge.execute.run_stages import Selection
 
     edits = choose_edits(overwrite, keep)
     request = running.Request(toolchain or "", tuple(board or ()), Selection(start, until), jobs, edits)
     if approved is not None:
-        request = _bind_to_plan(approved, request)
+        request = bind_to_plan(approved, request, specs)
     request = replace(request, engine=choose_engine(engine), pull=make_question(pull))
-    document, failed = pipeline.run(spec, request, RunProgress, print_message)
-    _print_summary(document)
-    if failed is not None:
-        tell_failure(spec, failed)
-        raise typer.Exit(failed.exit_code)
-
-
-def _bind_to_plan(approved: Path, request: Request) -> Request:
-    """Return the request of a saved plan; raise UsageError where the command says otherwise."""
-    from dpuforge import planning
-
-    selection = request.selection
-    if request.toolchain or request.boards or selection.start or selection.until:
-        raise UsageError("--plan: the saved plan says toolchain, boards and stages", "give them to `dpuforge plan`")
-    return replace(planning.read_approval(approved, request.jobs), edits=request.edits)
-
-
-def _print_summary(document: dict[str, Any]) -> None:
-    metrics = document["metrics"]
-    if metrics["int8_accuracy"] is not None:
-        kind = "emulated int8" if document["emulated"] else "int8"
-        own = f" after dpuforge's own {' and '.join(document['not_amd'])}, not AMD's" if document["not_amd"] else ""
-        print(
-            f"{document['project']}: float {_both(metrics, 'float')}, {kind} {_both(metrics, 'int8')}{own}, "
-            f"drop {metrics['accuracy_drop']:.2f} points on {metrics['test_images']} test images"
-        )
-    for warning in document["warnings"]:
-        print_message(f"warning: {warning['text']}")
-    print(f"report: build/{document['project']}/report.html")
-
-
-def _both(metrics: dict[str, Any], network: str) -> str:
-    """Return an accuracy with the balanced one beside it."""
-    balanced = metrics[f"{network}_balanced_accuracy"]
-    beside = "" if balanced is None else f" (balanced {balanced:.2f} %)"
-    return f"{metrics[f'{network}_accuracy']:.2f} %{beside}"
+    raise typer.Exit(run_specs(specs, request))
 
 
 def report(
@@ -384,10 +351,11 @@ def report(
     set them side by side: accuracy against frames per second, and how the specs differ.
     """
     from dpuforge import pipeline
+    from dpuforge.commands.runs.run_specs import print_summary
 
     if len(specs) == 1:
         job = pipeline.load(specs[0])
-        _print_summary(pipeline.report(job, pipeline.plan(job)))
+        print_summary(pipeline.report(job, pipeline.plan(job)))
         return
     document, folder = pipeline.compare_runs(specs)
     rows = [

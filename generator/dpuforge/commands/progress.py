@@ -13,9 +13,10 @@ from dpuforge.records.result import StageResult
 class RunProgress:
     """The observer of a run (see execute/run_stages.py); use it as a context manager."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, live: bool = True) -> None:
+        """Show a run of total stages; live only where it alone has the terminal."""
         self._lock = threading.Lock()
-        self._live = sys.stderr.isatty()
+        self._live = live and sys.stderr.isatty()
         self._progress = make_progress(self._live)
         self._all = self._progress.add_task("stages", total=total, note="")
 
@@ -39,8 +40,10 @@ class RunProgress:
 
     def finish(self, stage: str, result: StageResult, fresh: bool) -> None:
         """Say in one line how a stage ended."""
-        word = "fresh" if fresh else result.status.value
-        note = "an earlier result still stands" if fresh else (result.reason or f"{result.seconds:.1f} s")
+        taken = result.taken_from and not fresh
+        word = "fresh" if fresh else "shared" if taken else result.status.value
+        made = f"taken from {result.taken_from}" if taken else result.reason or f"{result.seconds:.1f} s"
+        note = "an earlier result still stands" if fresh else made
         self._print(f"{paint(word, 9)} {stage:<18} {note}")
         for text in result.metrics.get("warnings") or ():
             self._print(f"{'warning':<9} {stage:<18} {text}")
@@ -51,4 +54,5 @@ class RunProgress:
             if self._live:
                 self._progress.console.print(text)
             else:
-                print(text, file=sys.stderr, flush=True)
+                sys.stderr.write(f"{text}\n")  # in one piece: variants of a sweep print side by side
+                sys.stderr.flush()

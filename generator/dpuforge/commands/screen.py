@@ -86,7 +86,7 @@ def print_json(document: Any) -> None:
 
 def print_message(text: str) -> None:
     """Print a message on stderr."""
-    print(text, file=sys.stderr)
+    sys.stderr.write(f"{text}\n")
 
 
 _WORD_COLOURS = {
@@ -98,6 +98,7 @@ _WORD_COLOURS = {
     "failed": "31",
     "skipped": "33",
     "fresh": "2",
+    "shared": "2",
 }
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import CommentMark, YAMLError
@@ -134,8 +135,13 @@ def _set_value(document: Any, key: str, value: Any) -> None:
 
 
 def _needs_quotes(value: Any) -> bool:
-    """Tell a text that YAML would read as a number or a truth value: a release's name."""
-    return isinstance(value, str) and not isinstance(YAML(typ="safe").load(value or "''"), str)
+    """Tell a text that either version of YAML would read as something else: a release's name, yes, 1e-3."""
+    if not isinstance(value, str):
+        return False
+    try:
+        return not all(isinstance(load(value or "''"), str) for load in (YAML(typ="safe").load, yaml.safe_load))
+    except (YAMLError, yaml.YAMLError):
+        return True
 
 
 def _set_items(old: CommentedSeq, items: list[Any]) -> None:

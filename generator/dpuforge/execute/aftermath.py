@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from dpuforge.execute.results import RESULT
+from dpuforge.writing import replacing
 
 FAILED = "failed"  # below a stage's folder: what it made before it failed, where no later stage looks
 # What no later stage reads: checkpoints to go on from, what is known of images by digest, and lists that a log names.
@@ -36,6 +37,14 @@ def set_aside(folder: Path, log: str, kept: tuple[str, ...] = _KEPT) -> tuple[st
 def clear_failed(folder: Path) -> None:
     """Remove what an earlier failure of a stage left in failed/."""
     shutil.rmtree(folder / FAILED, ignore_errors=True)
+
+
+def part_links(folder: Path) -> None:
+    """Give a stage that is to run files of its own where it shares them with another run: it may write into them."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1:
+            with replacing(path) as partial:
+                shutil.copy2(path, partial)
 
 
 def describe_overrun(minutes: float, stage: str, script: str, log: str) -> str:

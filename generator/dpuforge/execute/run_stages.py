@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from dpuforge.errors import Interrupted, MissingToolError, UsageError
-from dpuforge.execute.aftermath import FAILED, clear_failed, describe_overrun, set_aside
+from dpuforge.execute.aftermath import FAILED, clear_failed, describe_overrun, part_links, set_aside
 from dpuforge.execute.compile_log import find_failures
 from dpuforge.execute.log_scan import scan_log
 from dpuforge.execute.process import Limit, Overrun, explain_exit, run_logged
@@ -67,6 +69,15 @@ class Verdict:
 Check = Callable[[PlannedStage, Path], Verdict]
 
 
+Share = Callable[[PlannedStage, Present], AbstractContextManager[StageResult | None]]
+
+
+@contextlib.contextmanager
+def keep_to_oneself(stage: PlannedStage, present: Present) -> Iterator[StageResult | None]:
+    """Offer no result of another run: the sharing of those who share with nobody."""
+    yield None
+
+
 def accept(stage: PlannedStage, folder: Path) -> Verdict:
     """Accept every stage: the check of those who have none."""
     return Verdict()
@@ -115,14 +126,17 @@ def run_stages(
     jobs: int = 1,
     check: Check = accept,
     limits: Mapping[str, float] = MappingProxyType({}),
+    share: Share = keep_to_oneself,
+    stop: threading.Event | None = None,
 ) -> tuple[StageResult, ...]:
     """Run (stage, forced) in order and return their results; stop after a group with a failure.
 
     everything is the whole plan, whose earlier results the stages read. Boards of one stage run jobs at a time.
-    check judges each stage that ended well; limits are the minutes that a stage may take, by its name.
-    Raises Interrupted on Ctrl-C, after every child has ended.
+    check judges each stage that ended well; limits are the minutes that a stage may take, by its name. share may offer
+    the result of another run in a stage's place, and holds back equal stages while one runs.
+    Raises Interrupted on Ctrl-C, or once stop is set, after every child has ended.
     """
-    stop = threading.Event()
+    stop = stop or threading.Event()
     results = {stage.key: result for stage in everything if (result := read_result(folders.build / stage.key))}
     done: list[StageResult] = []
     for _, group in groupby(stages, key=lambda item: item[0].name):
@@ -130,7 +144,10 @@ def run_stages(
         with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
             futures = [
                 pool.submit(
-                    _StageRun(s, place.of(s.name), folders, observer, stop, results, check, limits.get(s.name)).run, f
+                    _StageRun(
+                        s, place.of(s.name), folders, observer, stop, results, check, limits.get(s.name), share
+                    ).run,
+                    f,
                 )
                 for s, f in members
             ]
@@ -160,6 +177,7 @@ class _StageRun:
     results: dict[str, StageResult]
     check: Check
     minutes: float | None = None
+    share: Share = keep_to_oneself
 
     @property
     def folder(self) -> Path:
@@ -180,6 +198,13 @@ class _StageRun:
             return kept
         if earlier is not None and is_imported(earlier) and not forced:
             return self._refuse_import(earlier, why)
+        with self.share(self.stage, self.present()) if why and not forced else contextlib.nullcontext() as taken:
+            if taken is not None:
+                self.observer.finish(self.stage.key, taken, False)
+                return taken
+            return self._run_here(why)
+
+    def _run_here(self, why: str) -> StageResult:
         result = self._skip()
         if result is None:
             self.observer.start(self.stage.key, why or "asked for with --from")
@@ -217,6 +242,7 @@ class _StageRun:
     def _execute(self) -> StageResult:
         (self.folder / RESULT).unlink(missing_ok=True)
         clear_failed(self.folder)
+        part_links(self.folder)
         begun = time.monotonic()
         code, ended = self._start_child()
         seconds = round(time.monotonic() - begun, 3)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dpuforge.load.findings import Path, Place
+from dpuforge.load.merge import OPTION
 from dpuforge.load.quantization import to_quant_json
 from dpuforge.load.spec_schema import find_rules
 from dpuforge.quant_config.resolve import OVERALL, TENSOR
@@ -56,7 +57,7 @@ def _trace(
     place = places.get(path)
     if place is None or path in defaults:
         return Origin(value, "default", why=_find_source(path, defaults))
-    kind = "spec" if place.file == spec_file else "base"
+    kind = "spec" if place.file == spec_file else "option" if place.file.startswith(OPTION) else "base"
     return Origin(value, kind, where=f"{place.file}:{place.line}:{place.column}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -14,13 +14,14 @@ from dpuforge.load.build import build_project
 from dpuforge.load.defaults import fill_defaults
 from dpuforge.load.explain import format_path, trace_origins
 from dpuforge.load.findings import Finding, Path, Place
-from dpuforge.load.merge import Sources, read_sources
+from dpuforge.load.merge import OPTION, Sources, lay_over, read_sources
 from dpuforge.load.rules import Context, check_rules
 from dpuforge.load.spec_schema import check_schema
 from dpuforge.paths import find_root
 from dpuforge.records.hardware import Catalogue
 from dpuforge.records.origin import Origin
 from dpuforge.records.project import Project, SourceFile
+from dpuforge.records.variant import Override
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,13 @@ class _Checked:
         return tuple(problem for problem in self.problems if problem.severity == "error")
 
 
-def load_project(path: FilePath, catalogue: Catalogue | None = None) -> LoadedSpec:
-    """Read one spec with its bases and return the project.
+def load_project(path: FilePath, catalogue: Catalogue | None = None, overrides: Sequence[Override] = ()) -> LoadedSpec:
+    """Read one spec with its bases, lay overrides over it, and return the project.
 
     catalogue is the known hardware (default: the shipped one). Raise SpecError with every mistake and warning, sorted,
     where there is a mistake; UserError where path cannot be read.
     """
-    checked = _check(path, catalogue)
+    checked = _check(path, catalogue, overrides)
     if checked.errors:
         raise SpecError(checked.problems)
     root = find_root(path)
@@ -66,8 +67,10 @@ def validate_file(path: FilePath, catalogue: Catalogue | None = None) -> tuple[P
     return _check(path, catalogue).problems
 
 
-def _check(path: FilePath, catalogue: Catalogue | None) -> _Checked:
+def _check(path: FilePath, catalogue: Catalogue | None, overrides: Sequence[Override] = ()) -> _Checked:
     sources = read_sources(path)
+    for override in overrides:
+        lay_over(sources, override)
     findings = list(sources.findings)
     spec, defaults = fill_defaults(sources.value)
     if sources.value or not sources.findings:
@@ -117,4 +120,6 @@ def _one_line(text: str) -> str:
 
 
 def _name_file(shown: str, sha256: str, root: FilePath) -> SourceFile:
+    if shown.startswith(OPTION):
+        return SourceFile(shown, sha256)
     return SourceFile(FilePath(os.path.relpath(os.path.realpath(shown), root)).as_posix(), sha256)

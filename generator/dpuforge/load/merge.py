@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -13,8 +13,10 @@ from dpuforge.errors import UserError
 from dpuforge.load.findings import Finding, Path, Place, show_value
 from dpuforge.load.sections.renames import apply_renames
 from dpuforge.load.text import MAX_BYTES, Document, read_document
+from dpuforge.records.variant import Override
 
 MAX_BASES = 32
+OPTION = "--set "  # before the name of what was no file
 
 
 @dataclass
@@ -48,6 +50,24 @@ def _read_bounded(path: FilePath) -> bytes:
     """Return a file's bytes, at most what shows that it is too large: /dev/zero has no end."""
     with path.open("rb") as stream:
         return stream.read(16 * MAX_BYTES)
+
+
+def lay_over(sources: Sources, override: Override) -> None:
+    """Lay one value over what was read, as if the spec ended with it; its place is the option that set it."""
+    *above, last = override.key.split(".")
+    lines = [f"{'  ' * depth}{name}:" for depth, name in enumerate(above)]
+    text = "\n".join([*lines, f"{'  ' * len(above)}{last}: {override.text}"])
+    document = read_document(text.encode(), override.option)
+    place = Place(override.option, 1, len(OPTION) + len(override.key) + 2)
+    document.places = dict.fromkeys(document.places, place)
+    sources.files[override.option] = hashlib.sha256(str(override).encode()).hexdigest()
+    sources.findings += [replace(found, place=found.place and place) for found in document.findings]
+    _overlay(sources.value, document.value, (), document, sources)
+
+
+def read_value(override: Override) -> Any:
+    """Return an override's value as a spec would have it."""
+    return read_document(f"value: {override.text}".encode(), override.option).value.get("value")
 
 
 def _read(content: bytes, shown: str, chain: tuple[str, ...], sources: Sources) -> None:

@@ -16,7 +16,7 @@ from dpuforge.execute.data_listing import SEEN, find_data_changes, show
 from dpuforge.execute.results import RESULT, hash_file
 from dpuforge.execute.staleness import find_version_changes
 from dpuforge.execute.toolchain import ToolchainPlace
-from dpuforge.records.job import Job
+from dpuforge.records.job import VARIANTS, Job
 from dpuforge.records.plan import Plan, PlannedStage
 from dpuforge.records.result import StageResult, Status, parse_result
 
@@ -132,7 +132,7 @@ def verify_results(store: Store, project: str, folders: set[str], verdict: Verdi
     results: dict[str, StageResult] = {}
     for name in store.names():
         path = PurePosixPath(name)
-        if path.name != RESULT or path.parts[:2] != ("build", project) or "set_aside" in path.parts:
+        if path.name != RESULT or path.parts[:2] != ("build", project) or {"set_aside", VARIANTS} & set(path.parts):
             continue
         key = "/".join(path.parts[2:-1])
         result = parse_result(_read_json(store, name))

@@ -10,6 +10,9 @@ from dpuforge.errors import Problem, UsageError
 from dpuforge.records.hardware import BoardTarget, Catalogue, Release
 from dpuforge.records.origin import Origin
 from dpuforge.records.project import Project
+from dpuforge.records.variant import Variant
+
+VARIANTS = "variants"  # below build/<project>/: the homes of the spec's variants
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Job:
 
     root is the folder that holds generated/ and build/; warnings are what the user is to be told of the spec; targets
     stand in the order of the spec's boards, and the lock beside the spec was applied to them; origins say where the
-    effective value of each key was written.
+    effective value of each key was written. variant is set where it is one of a sweep.
     """
 
     project: Project
@@ -27,6 +30,7 @@ class Job:
     targets: tuple[BoardTarget, ...]
     warnings: tuple[Problem, ...] = ()
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    variant: Variant | None = None
 
     @property
     def release(self) -> Release:
@@ -36,11 +40,23 @@ class Job:
     @property
     def build(self) -> Path:
         """The folder where stages run and write."""
-        return self.root / "build" / self.project.project
+        return self.home / "build" / self.project.project
+
+    @property
+    def home(self) -> Path:
+        """The folder that holds generated/ and build/: the root, for a variant a folder below the root's build/."""
+        if self.variant is None:
+            return self.root
+        return self.root / "build" / self.project.project / VARIANTS / self.variant.name
+
+    @property
+    def shown(self) -> str:
+        """What the job is called beside others: its project, or its variant."""
+        return f"variant {self.variant}" if self.variant is not None else self.project.project
 
     def generated(self, out: Path | None = None) -> Path:
-        """Return the folder of the generated files: out/<project>, by default root/generated/<project>."""
-        return (out or self.root / "generated") / self.project.project
+        """Return the folder of the generated files: out/<project>, by default generated/<project> of the home."""
+        return (out or self.home / "generated") / self.project.project
 
     def other_boards(self, boards: Sequence[str]) -> tuple[str, ...]:
         """Return the project's boards that are not among boards (none where boards is empty)."""

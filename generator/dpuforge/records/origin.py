@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Origin:
-    """The value of one dotted key; kind is "spec", "base" or "default".
+    """The value of one dotted key; kind is "spec", "base", "option" or "default".
 
     where is "path:line:col" for a written value; why is the source of a default.
     """

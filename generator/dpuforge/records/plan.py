@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dpuforge.records.project import Project
@@ -73,3 +73,8 @@ class Plan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     boards: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     image: str = ""
+
+    def with_options(self, words: tuple[str, ...]) -> Plan:
+        """Return the plan with words added to the command of each stage that reads the spec itself."""
+        stages = (replace(it, argv=it.argv + words) if it.runner == "dpuforge" else it for it in self.stages)
+        return replace(self, stages=tuple(stages))

@@ -108,7 +108,8 @@ class DataSplit:
 class Data:
     """Three disjoint splits, each an ImageFolder tree or a CSV file, relative to the project root.
 
-    source names a built-in data set or is None. With `split` the three name one and the same folder.
+    source names a built-in data set or is None. With `split` the three name one and the same folder. limit is the most
+    images of each split that are used, None for all.
     """
 
     train: str
@@ -118,6 +119,7 @@ class Data:
     preprocess: Preprocess
     augment: tuple[str, ...]
     split: DataSplit | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True)

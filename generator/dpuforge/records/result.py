@@ -24,7 +24,7 @@ class StageResult:
     to generated/<project>/); settings are values that decided it and stand in no script. A result without scripts
     decided nothing: a tool was missing, or an older dpuforge made it. seconds is wall time; checked says that dpuforge
     held the outcome against the project; exit_code is that of a script that failed, 128 + n where
-    signal n ended its work.
+    signal n ended its work; taken_from names the run whose result this is.
     """
 
     stage: str
@@ -40,6 +40,7 @@ class StageResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     checked: bool = False
     exit_code: int = 0
+    taken_from: str = ""
 
     def with_changes(self, **changes: Any) -> StageResult:
         """Return a copy with some fields replaced."""
@@ -56,7 +57,7 @@ class StageResult:
         return bool(self.scripts or self.settings)
 
 
-_LEFT_OUT_EMPTY = ("board", "settings", "checked", "exit_code")
+_LEFT_OUT_EMPTY = ("board", "settings", "checked", "exit_code", "taken_from")
 _DIGESTS = ("inputs", "outputs", "scripts")
 _MAPPINGS = ("toolchain", "inputs", "outputs", "metrics", "scripts", "settings")
 

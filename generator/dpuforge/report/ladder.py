@@ -6,26 +6,15 @@ exact test (1947).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dpuforge.chance.paired_tests import ALPHA, judge_pairs
 from dpuforge.records.result import StageResult, Status
 from dpuforge.report.facts import Facts
 
-ALPHA = 0.05
 _ON_INTEGERS = "xmodel, on integers"
 _ANSWERS = ("files", "integers", "label")
-
-
-def mcnemar(lost: int, gained: int) -> float:
-    """Return the two-sided p of McNemar's exact test: lost and gained are the images that one of the two recognises."""
-    count, fewer = lost + gained, min(lost, gained)
-    logs = (
-        math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) - count * math.log(2)
-        for k in range(fewer + 1)
-    )
-    return min(1.0, 2 * sum(math.exp(log) for log in logs))
 
 
 def build_ladder(results: Mapping[str, StageResult], facts: Facts, emulated: bool) -> dict[str, Any]:
@@ -206,11 +195,6 @@ def _test(before: Mapping[str, Any], rung: dict[str, Any], facts: Facts) -> None
     if first and second and labels and len({len(first), len(second), len(labels)}) == 1:
         pairs = [(a == t, b == t) for a, b, t in zip(first, second, labels, strict=True)]
         rung["mcnemar"] = judge_pairs(pairs.count((True, False)), pairs.count((False, True)))
-
-
-def judge_pairs(lost: int, gained: int) -> dict[str, Any]:
-    """Return how many images a step lost and gained, with McNemar's p."""
-    return {"lost": lost, "gained": gained, "p": float(f"{mcnemar(lost, gained):.4g}")}
 
 
 def _gate(results: Mapping[str, StageResult]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from dpuforge.records.files import Cause, FileChange
@@ -45,7 +46,8 @@ def name_changes(job: Job, plan: Plan, before: Mapping[str, Any], files: Sequenc
     """
     touched = [change for change in files if not change.cause.is_persons and change.path != "manifest.json"]
     keys = {file.path: find_keys(job, file) for file in plan.files if file.path in {it.path for it in touched}}
-    found = list(_name_settings(before.get("settings", {}), plan, before, job.origins))
+    after = {"settings": plan.settings, "boards": plan.boards, "image": plan.image}
+    found = list(name_settings(before, after, job.origins))
     named = {change.key: tuple(path for path, read in keys.items() if change.key in read) for change in found}
     if _TEMPLATES in named:
         named[_TEMPLATES] = _find_replaced(plan, before.get("settings", {}), tuple(keys))
@@ -87,21 +89,26 @@ def _group_others(files: Sequence[FileChange], explained: set[str]) -> Iterator[
         yield cause.value or Cause.DPUFORGE.value, tuple(it.path for it in left if it.cause is cause)
 
 
-def _name_settings(
-    settings: Mapping[str, Any], plan: Plan, before: Mapping[str, Any], origins: Mapping[str, Origin]
+def name_settings(
+    before: Mapping[str, Any], after: Mapping[str, Any], origins: Mapping[str, Origin] = MappingProxyType({})
 ) -> Iterator[SettingChange]:
-    if not settings:
+    """Yield every effective value that differs between two states; each has settings, boards and image.
+
+    Nothing is yielded where the earlier state lists no settings; origins say where the later values were written.
+    """
+    earlier, settings = before.get("settings", {}), after["settings"]
+    if not earlier:
         return
-    for key in [*plan.settings, *(key for key in settings if key not in plan.settings)]:
-        old, new = settings.get(key), plan.settings.get(key)
+    for key in [*settings, *(key for key in earlier if key not in settings)]:
+        old, new = earlier.get(key), settings.get(key)
         if old != new:
             where = origins[key].where if key in origins else ""
-            yield SettingChange(key, _say(key, old, new, before, plan), where)
+            yield SettingChange(key, _say(key, old, new, before, after), where)
 
 
-def _say(key: str, old: Any, new: Any, before: Mapping[str, Any], plan: Plan) -> str:
+def _say(key: str, old: Any, new: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     if key == _RELEASE:
-        return f"release {old} -> {new}{_say_hardware(before, plan)}"
+        return f"release {old} -> {new}{_say_hardware(before, after)}"
     if isinstance(old, list) and isinstance(new, list):
         return _say_items(key, old, new)
     return f"{_show(old)} -> {_show(new)}"
@@ -117,11 +124,11 @@ def _say_items(key: str, old: list[Any], new: list[Any]) -> str:
     return ", ".join(words) if words else f"order: {_show(old)} -> {_show(new)}"
 
 
-def _say_hardware(before: Mapping[str, Any], plan: Plan) -> str:
+def _say_hardware(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Say what a release brings along: the image, and how many boards get another DPU."""
-    words = ["image"] if before.get("image") != plan.image else []
+    words = ["image"] if before.get("image") != after.get("image") else []
     old = before.get("boards", {})
-    others = [name for name, facts in plan.boards.items() if name in old and old[name] != facts]
+    others = [name for name, facts in after.get("boards", {}).items() if name in old and old[name] != facts]
     words += [f"fingerprint of {', '.join(others)}"] if others else []
     return f": another {', '.join(words)}" if words else ""
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-_Z = 1.959963984540054  # 95 % of a normal distribution lie within this many standard deviations
+from dpuforge.chance.intervals import Z
+from dpuforge.chance.paired_tests import luck
+
 _SILENCE = 1e-20  # noise of an exact output, as part of its signal: 200 dB
 LEVEL = 0.05  # a gain that luck gives as often as this is none
 _WORTH_DB = 1.0
@@ -104,7 +106,7 @@ def _compare_hits(measure: str, before: Sequence[bool], after: Sequence[bool]) -
     larger = count + 2.0
     centre = (won - lost) / larger
     spread = math.sqrt(max((won + lost + 1.0) / larger - centre * centre, 0.0) / larger)
-    ends = tuple(100.0 * min(1.0, max(-1.0, centre + side * _Z * spread)) for side in (-1, 1))
+    ends = tuple(100.0 * min(1.0, max(-1.0, centre + side * Z * spread)) for side in (-1, 1))
     shares = (100.0 * sum(before) / count, 100.0 * sum(after) / count)
     return Gain(measure, *shares, (ends[0], ends[1]), luck(won, lost), luck(won + lost, 0))
 
@@ -115,13 +117,7 @@ def _compare_noise(before: Sequence[float], after: Sequence[float]) -> Gain:
     gains = [other - one for one, other in levels]
     count, mean = len(gains), sum(gains) / len(gains)
     spread = math.sqrt(sum((gain - mean) ** 2 for gain in gains) / max(count - 1, 1) / count)
-    ends = (mean - _Z * spread, mean + _Z * spread)
+    ends = (mean - Z * spread, mean + Z * spread)
     means = [sum(row[place] for row in levels) / count for place in (0, 1)]
     won, lost = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     return Gain("output_sqnr_db", means[0], means[1], ends, luck(won, lost), luck(won + lost, 0))
-
-
-def luck(won: int, lost: int) -> float:
-    """Return how often a fair coin gives at least `won` of won + lost: the exact one-sided sign test."""
-    total = won + lost
-    return sum(math.comb(total, wins) for wins in range(won, total + 1)) / 2.0**total

@@ -1,0 +1,1 @@
+"""Commands on many runs: several specs at once, sweeps, history."""
