@@ -198,6 +198,7 @@ def check_run(value: object) -> Iterator[Fault]:
     if not isinstance(stages, Mapping):
         return
     places = {name: stages.get(name, "container") for name in _QUANTIZED}
+    places["calibrate"] = stages.get("qat", places["calibrate"])  # which stands in its place
     odd = next((name for name in _QUANTIZED if places[name] == "host"), "")
     if odd and len(set(map(str, places.values()))) > 1:
         told = ", ".join(f"{name} in the container" for name in _QUANTIZED if places[name] != "host")
