@@ -288,9 +288,9 @@ def run(
 
     Example: dpuforge run spec/quickstart.yaml
 
-    Stages: prepare, train, inspect, adjust (where the spec asks for it), calibrate (or qat), evaluate, deploy, preflight,
-    compile, report. They run in build/<project>/, each with its log.txt and result.json. Ctrl-C stops cleanly; the
-    next run goes on from there.
+    Stages: prepare, train, inspect, adjust (where the spec asks for it), calibrate (or qat), evaluate, deploy,
+    preflight, compile, report. They run in build/<project>/, each with its log.txt and result.json. Ctrl-C stops
+    cleanly; the next run goes on from there.
     Scripts that were edited by hand are refused (exit code 1): --keep runs them as they are. One run at a time works
     in a project's build folder; the second says who does (exit code 3).
     """
