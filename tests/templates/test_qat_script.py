@@ -247,3 +247,11 @@ def test_what_cannot_be_rewritten_is_refused(quantizable: Any, forward: Any, rea
     """A forward that looks at values, and layers that are no modules, are named with what else there is."""
     with pytest.raises(importlib.import_module("results").Failure, match=reason):
         quantizable.make_quantizable(Calling(forward), torch.randn(2, 3, 8, 8))
+
+
+def test_one_of_several_outputs_can_be_followed(quantizable: Any) -> None:
+    """A network that returns a mapping is trained on the output that model.output names."""
+    network, images = Calling(lambda self, x: {"wide": x, "scores": [self.conv(x).flatten(1)]}), torch.randn(2, 3, 8, 8)
+    importlib.import_module("model").choose_output(network, "scores.0")
+    made, _ = quantizable.make_quantizable(network, images)
+    assert torch.equal(made(images), network.eval()(images))
