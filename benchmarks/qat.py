@@ -4,7 +4,8 @@
     OMP_NUM_THREADS=1 python benchmarks/qat.py [--write]
 
 The network, its images and the judge are those of benchmarks/adjust.py. The generated quantizable.py and qat.py do the
-work, on the emulator; accuracies are those of held-out images that no step saw. Minutes are CPU time of one thread.
+work, on the emulator; accuracies are those of held-out images that no step saw. Minutes are CPU time of one thread,
+of training alone where QAT is named. With --work FOLDER a measurement that was stopped goes on after its last epoch.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import contextlib
 import importlib
 import io
+import json
 import os
 import sys
 import tempfile
@@ -74,17 +76,40 @@ def train_quantised(scripts: tuple[Any, Any], trained: Any, data: tuple[Tickets,
     """Return (the network that is deployed, the trained float weights): the steps of the generated qat.py."""
     (script, quantize), (images, checked, calibration) = scripts, data
     os.chdir(folder)
+    script.write_history = lambda path, curve: note_minutes(path.parent)
     with contextlib.redirect_stderr(io.StringIO()):
         processor, _ = quantize.make_processor(trained, calibration[:16])
         model = processor.trainable_model()
         run = make_run(script, model, trained, folder, images, checked)
         run.warm_up(calibration)
-        script.measure_before(run)
+        run.go_on()
+        time_epoch()
         run.train()
         stage = SimpleNamespace(folder=folder, metrics={})
         made = script.deploy(run, stage, processor)
         state = torch.load(folder / "model.pth", weights_only=True)
         return processor.deployable_model(str(made)), state
+
+
+_STARTED = [0.0]
+
+
+def time_epoch() -> float:
+    """Return the CPU minutes since the last call."""
+    before, _STARTED[0] = _STARTED[0], time.process_time()
+    return (_STARTED[0] - before) / 60
+
+
+def note_minutes(folder: Path) -> None:
+    """Add the CPU minutes of an epoch to those of the epochs before it, which another process may have run."""
+    spent = read_minutes(folder) + time_epoch()
+    (folder / "minutes.json").write_text(json.dumps(spent), encoding="utf-8")
+
+
+def read_minutes(folder: Path) -> float:
+    """Return the CPU minutes that training has taken so far."""
+    path = folder / "minutes.json"
+    return float(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else 0.0
 
 
 def tabulate(arguments: argparse.Namespace) -> list[str]:
@@ -96,10 +121,10 @@ def tabulate(arguments: argparse.Namespace) -> list[str]:
     calibration = images[: hard.CALIBRATION]
     rows = ["| network | accuracy, % | CPU minutes |", "|---|---|---|"]
 
-    def add(name: str, made: Callable[[], Any]) -> Any:
+    def add(name: str, made: Callable[[], Any], folder: Path | None = None) -> Any:
         started = time.process_time()
         network = made()
-        minutes = (time.process_time() - started) / 60
+        minutes = read_minutes(folder) if folder else (time.process_time() - started) / 60
         shown = network[0] if isinstance(network, tuple) else network
         rows.append(f"| {name} | {hard.measure(shown, held, truth):.2f} | {minutes:.1f} |")
         print(rows[-1], flush=True)
@@ -112,16 +137,17 @@ def tabulate(arguments: argparse.Namespace) -> list[str]:
         add("emulator's fast_finetune", lambda: hard.quantise(trained, calibration.split(16), config, True))
     with tempfile.TemporaryDirectory() as name:
         scripts = render_scripts(Path(name))
+        work = arguments.work.resolve() if arguments.work else Path(name)
         script, last = scripts[0], hard.LEARNED - CHECKED
         data = (Tickets(images[: arguments.images], labels[: arguments.images]),
                 Tickets(images[last : hard.LEARNED], labels[last : hard.LEARNED]), calibration)  # fmt: skip
         script.EPOCHS, script.STEP_IMAGES = arguments.epochs, arguments.batch_size
         script.LEARNING_RATE, script.THRESHOLD_RATE = arguments.lr, arguments.threshold_lr
         for script.LOSS in arguments.losses:
-            folder = Path(name) / script.LOSS
-            folder.mkdir()
+            folder = work / script.LOSS
+            folder.mkdir(parents=True, exist_ok=True)
             text = f"QAT, {script.LOSS}, {arguments.epochs} epochs of {len(data[0])} images"
-            _, state = add(text, lambda folder=folder: train_quantised(scripts, trained, data, folder))  # type: ignore[misc]
+            _, state = add(text, lambda folder=folder: train_quantised(scripts, trained, data, folder), folder)  # type: ignore[misc]  # fmt: skip
             if arguments.plain:
                 fresh = hard.build_network()
                 fresh.load_state_dict(state)
@@ -142,6 +168,7 @@ def main() -> None:
     parser.add_argument("--losses", nargs="+", default=["distillation", "labels"])
     parser.add_argument("--no-others", dest="others", action="store_false", help="QAT alone")
     parser.add_argument("--no-plain", dest="plain", action="store_false", help="without calibrating its weights")
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="keep the epochs there, and go on from them")
     parser.add_argument("--write", action="store_true", help="write the table into docs/qat.md")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -68,7 +68,7 @@ STAGES = (
     StageRow("train", "train the network by transfer learning", "python", ("train.py",), ("prepare",),
              uses_toolchain=False, packages=NETWORK_PACKAGES),
     StageRow("inspect", "see which operators the DPU takes", "python", ("inspect_model.py",), ("train",),
-             (*NETWORK_SCRIPTS, "quantize.py")),
+             (*NETWORK_SCRIPTS, "quantize.py"), trained=("quantizable.py",)),
     StageRow("adjust", "adjust the float weights so that calibration quantises them well", "python", ("adjust.py",),
              ("prepare", "train"), (*NETWORK_SCRIPTS, "quantize.py", "fake_quantize.py", "int8_config.json"),
              uses_toolchain=False, packages=NETWORK_PACKAGES,
