@@ -17,7 +17,7 @@ from dpuforge.load.findings import Finding, Path, show_value
 from dpuforge.load.forms import check_board
 from dpuforge.load.quantization import check_quantization
 from dpuforge.load.sections import training
-from dpuforge.load.sections.qat import check_qat
+from dpuforge.load.sections.aware_training import check_qat
 from dpuforge.records.hardware import Catalogue
 
 MIN_CALIBRATION_IMAGES = 100
