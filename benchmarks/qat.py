@@ -143,10 +143,11 @@ def tabulate(arguments: argparse.Namespace) -> list[str]:
                 Tickets(images[last : hard.LEARNED], labels[last : hard.LEARNED]), calibration)  # fmt: skip
         script.EPOCHS, script.STEP_IMAGES = arguments.epochs, arguments.batch_size
         script.LEARNING_RATE, script.THRESHOLD_RATE = arguments.lr, arguments.threshold_lr
+        script.BATCH_NORM = arguments.batchnorm
         for script.LOSS in arguments.losses:
             folder = work / script.LOSS
             folder.mkdir(parents=True, exist_ok=True)
-            text = f"QAT, {script.LOSS}, {arguments.epochs} epochs of {len(data[0])} images"
+            text = f"QAT, {script.LOSS}, batch norms {script.BATCH_NORM}, {script.EPOCHS} x {len(data[0])} images"
             _, state = add(text, lambda folder=folder: train_quantised(scripts, trained, data, folder), folder)  # type: ignore[misc]  # fmt: skip
             if arguments.plain:
                 fresh = hard.build_network()
@@ -165,6 +166,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--threshold-lr", type=float, default=1e-2)
+    parser.add_argument("--batchnorm", choices=("frozen", "trainable"), default="frozen")
     parser.add_argument("--losses", nargs="+", default=["distillation", "labels"])
     parser.add_argument("--no-others", dest="others", action="store_false", help="QAT alone")
     parser.add_argument("--no-plain", dest="plain", action="store_false", help="without calibrating its weights")

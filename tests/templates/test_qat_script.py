@@ -100,8 +100,8 @@ def test_a_killed_training_ends_with_the_same_weights(trained: Path, quantised: 
     assert not (root / "build/shapes/qat/result.json").exists()
     ran = run(root, "qat.py")
     assert ran.status == 0, ran.output
-    assert "last.pth: going on after epoch" in ran.output
-    for name in ("qat/model.pth", "qat/best.pth"):
+    assert "model.last.pth: going on after epoch" in ran.output
+    for name in ("qat/model.pth", "qat/model.best.pth"):
         other = load(quantised, name)
         assert all(torch.equal(value, other[key]) for key, value in load(root, name).items()), name
     info = "build/shapes/qat/quantize_result/quant_info.json"

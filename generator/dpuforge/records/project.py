@@ -257,13 +257,17 @@ class Adjust:
 
 @dataclass(frozen=True)
 class Qat:
-    """Quantisation-aware training; freeze_epochs are the last ones, loss is "distillation" or "labels"."""
+    """Quantisation-aware training; freeze_epochs are the last ones.
+
+    batchnorm is "frozen" or "trainable", loss "distillation" or "labels".
+    """
 
     enabled: bool = False
     epochs: int = 5
     lr: float = 1e-4
     threshold_lr: float = 1e-2
     batch_size: int = 32
+    batchnorm: str = "frozen"
     freeze_epochs: int = 1
     loss: str = "distillation"
 

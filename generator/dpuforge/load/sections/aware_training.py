@@ -40,5 +40,5 @@ def check_qat(spec: Mapping[str, Any], written: Set[Path]) -> Iterator[Finding]:
             what = f"QatProcessor does not read {key}, got {show_value(quantization[key])}"
             yield Finding(("quantization", key), what, "remove it, or turn off qat")
     if qat["freeze_epochs"] >= qat["epochs"] > 1:
-        what = f"batch norms and thresholds would never learn in {qat['epochs']} epochs, got {qat['freeze_epochs']}"
+        what = f"thresholds would never learn in {qat['epochs']} epochs, got {qat['freeze_epochs']}"
         yield Finding(("quantization", "qat", "freeze_epochs"), what, "write a number below epochs", "warning")
