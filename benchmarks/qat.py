@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--threshold-lr", type=float, default=1e-2)
-    parser.add_argument("--batchnorm", choices=("frozen", "trainable"), default="frozen")
+    parser.add_argument("--batchnorm", choices=("frozen", "trainable"), default="trainable")
     parser.add_argument("--losses", nargs="+", default=["distillation", "labels"])
     parser.add_argument("--no-others", dest="others", action="store_false", help="QAT alone")
     parser.add_argument("--no-plain", dest="plain", action="store_false", help="without calibrating its weights")

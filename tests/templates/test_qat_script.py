@@ -200,15 +200,18 @@ def checked(self: Any, x: torch.Tensor) -> torch.Tensor:
     return nn.functional.dropout(x, 0.3, self.training).flatten(1)
 
 
-@pytest.mark.parametrize("forward", [scaled, twice, checked])
-def test_functions_become_modules(quantizable: Any, forward: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    """The rewritten network computes the same, and the trainer takes it without a reused module."""
+@pytest.mark.parametrize(("forward", "shared"), [(scaled, 1), (twice, 0), (checked, 0)])
+def test_functions_become_modules(
+    quantizable: Any, forward: Any, shared: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rewritten network computes the same, and the trainer takes it; a number that is added is named."""
     monkeypatch.chdir(tmp_path)
     network, images = Calling(forward).eval(), torch.randn(2, 3, 8, 8)
     made, reused = quantizable.make_quantizable(network, images)
-    assert not reused
+    assert len(reused) == shared
     assert torch.allclose(made(images), network(images), atol=1e-6)
-    importlib.import_module("pytorch_nndct").QatProcessor(made, images).trainable_model()
+    processor = importlib.import_module("pytorch_nndct").QatProcessor(made, images)
+    processor.trainable_model(allow_reused_module=bool(reused))
 
 
 def test_dropout_called_as_a_function_drops_in_training(quantizable: Any) -> None:

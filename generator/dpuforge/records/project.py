@@ -267,7 +267,7 @@ class Qat:
     lr: float = 1e-4
     threshold_lr: float = 1e-2
     batch_size: int = 32
-    batchnorm: str = "frozen"
+    batchnorm: str = "trainable"
     freeze_epochs: int = 1
     loss: str = "distillation"
 
