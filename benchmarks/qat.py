@@ -161,13 +161,13 @@ def tabulate(arguments: argparse.Namespace) -> list[str]:
 def main() -> None:
     """Measure, print, and write the table into the page if asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--images", type=int, default=600, help="that are trained on")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--threshold-lr", type=float, default=1e-2)
     parser.add_argument("--batchnorm", choices=("frozen", "trainable"), default="trainable")
-    parser.add_argument("--losses", nargs="+", default=["distillation", "labels"])
+    parser.add_argument("--losses", nargs="+", default=["distillation"])
     parser.add_argument("--no-others", dest="others", action="store_false", help="QAT alone")
     parser.add_argument("--no-plain", dest="plain", action="store_false", help="without calibrating its weights")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="keep the epochs there, and go on from them")

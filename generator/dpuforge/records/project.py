@@ -264,9 +264,9 @@ class Qat:
 
     enabled: bool = False
     epochs: int = 5
-    lr: float = 1e-4
+    lr: float = 3e-4
     threshold_lr: float = 1e-2
-    batch_size: int = 32
+    batch_size: int = 16
     batchnorm: str = "trainable"
     freeze_epochs: int = 1
     loss: str = "distillation"
