@@ -13,7 +13,8 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "check", "tests"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # two workers on two cores; the recorded results are of one thread too
 OLD_PACKAGES = ("torch==1.13.1", "torchvision==0.14.1", "numpy", "pillow", "tqdm")
-PYTHON_CODE = ("generator", "tests", "benchmarks", "noxfile.py")
+LANGUAGE_SERVER = "yaml-language-server@1.25.0"
+PYTHON_CODE = ("generator", "tests", "benchmarks", "docs/_site", "noxfile.py")
 
 
 def run_module(session: nox.Session, *command: str) -> None:
@@ -111,6 +112,35 @@ def find_old_python() -> str:
     """Return a Python 3.8: of pyenv where it has one, else the one on PATH."""
     installed = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.8.*/bin/python"))
     return str(installed[-1]) if installed else "python3.8"
+
+
+@nox.session
+def editor(session: nox.Session) -> None:
+    """Drive yaml-language-server as an editor does.
+
+    It is installed from npm; node and npm by apt-get where they are missing, which needs root.
+    """
+    lacking = [name for name in ("node", "npm") if shutil.which(name) is None]
+    if lacking:
+        session.run("apt-get", "update", "-qq", external=True)
+        session.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "nodejs", "npm", external=True)
+    folder = Path(session.create_tmp())
+    session.run("npm", "install", "--prefix", str(folder), "--no-fund", "--no-audit", LANGUAGE_SERVER, external=True)
+    program = {"DPUFORGE_LANGUAGE_SERVER": str(folder / "node_modules" / ".bin" / "yaml-language-server")}
+    session.run(sys.executable, "-m", "pytest", "-q", "-m", "editor", "tests/editor", *session.posargs, env=program)
+
+
+@nox.session
+def backbones(session: nox.Session) -> None:
+    """Write the operators of torchvision's classifiers anew, after the emulator or torchvision changed them."""
+    run_module(session, "tests.hardware.pack_backbones")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site of docs/ into build/site, with warnings as errors."""
+    session.env["NO_MKDOCS_2_WARNING"] = "1"  # the theme's note on its own future is no warning of ours
+    run_module(session, "mkdocs", "build", "--strict", "--quiet", *session.posargs)
 
 
 @nox.session

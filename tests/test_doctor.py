@@ -106,3 +106,44 @@ def test_a_gpu_that_the_spec_demands_is_needed(root: Path, monkeypatch: pytest.M
     assert seen["CUDA"].gap == "no NVIDIA GPU here"
     assert seen["memory"].gap.startswith("about ")
     assert "batch_size" in seen["memory"].remedy
+
+
+def test_the_image_that_is_looked_for_is_the_one_a_run_would_start(root: Path) -> None:
+    """An image or a flavour that the spec names is judged, not the release's default; what is built is not pulled."""
+    spec = root / "spec/squares.yaml"
+    plain = spec.read_text()
+    own = "run: {toolchain: container, container: {image: 'localhost/own:7', engine: podman}}"
+    spec.write_text(plain.replace("run: {toolchain: emulator}", own))
+    image = doctor(root)[1]["found"]["image"]
+    assert (image["gap"], image["needed"]) == ("localhost/own:7 is not here", True)
+    assert "pull" not in image["remedy"]
+    cuda = "run: {toolchain: container, container: {flavour: cuda}}"
+    spec.write_text(plain.replace("run: {toolchain: emulator}", cuda))
+    image = doctor(root)[1]["found"]["image"]
+    assert "vitis-ai-pytorch-gpu" in image["gap"]
+    assert "docker_build.sh" in image["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock", "systemctl start docker"),
+        ("cannot find UID/GID for user ann: no subuid ranges found", "--add-subuids 100000-165535"),
+        ("Error: no space left on device", "free space where the engine keeps images"),
+        ("something never seen before", "`docker info` says more"),
+    ],
+)
+def test_an_engine_that_fails_has_the_command_that_mends_it(root: Path, said: str, words: str) -> None:
+    """What the engine says leads to its remedy; of what is unknown the command that tells more."""
+    (root.parent / "bin/docker").write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    assert words in doctor(root)[1]["found"]["docker"]["remedy"]
+
+
+def test_a_project_that_may_not_be_written_is_a_gap(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a read-only mount a run would end at once: doctor says so, with the folder."""
+    job = pipeline.load(root / "spec/squares.yaml")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    diagnosis = doctoring.examine_machine(job, "emulator")
+    disk = next(finding for finding in diagnosis.findings if finding.name == "disk")
+    assert disk.gap == f"{root} may not be written"
+    assert not diagnosis.ready

@@ -94,6 +94,20 @@ def test_a_stale_stage_says_what_changed_from_what_to_what(root: Path) -> None:
     assert rows["deploy"]["state"] == "stale"  # it reads net.py, too
 
 
+def test_a_calibration_setting_leaves_the_inspection_fresh(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """inspect reads the float network and the boards: another number of calibration images is none of its business."""
+    root = Path(shutil.copytree(finished[0], tmp_path / "fewer"))
+    (root / "spec/squares.yaml").write_text(SPEC.replace("calibration: {images: 16", "calibration: {images: 8"))
+    rows = plan_stages(root)
+    assert {name: rows[name]["state"] for name in ("train", "inspect", "calibrate")} == {
+        "train": "fresh",
+        "inspect": "fresh",
+        "calibrate": "stale",
+    }
+
+
 def test_a_board_more_makes_stale_exactly_what_run_repeats(
     finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

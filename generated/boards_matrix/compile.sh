@@ -98,6 +98,8 @@ record() { # [--failed REASON]: result.json says what was made and from what, wh
 
 # What an earlier run left must not pass for the result of this one.
 mkdir -p "$output"
+exec 8<>"$build/.compile.$board.lock" 9<>"$build/.lock" # held until this script ends: one at a time writes here
+python3 "$here/results.py" compile "$board" --root "$root" --build "$build" --hold 8 9 || exit 3
 rm -rf "${build:?}/bundle/$board"
 rm -f "$output/$net_name.xmodel" "$output/refused.xmodel" "$output/md5sum.txt" "$output/meta.json" "$output/result.json"
 

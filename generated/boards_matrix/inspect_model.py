@@ -19,7 +19,7 @@ import torch
 # isort: split
 import preprocess
 from model import load_trained
-from quantize import import_quantizer, watching_quantizer
+from quantizer import import_quantizer, watching_quantizer
 from results import Failure, Skipped, Stage
 
 # The DPU of each board.

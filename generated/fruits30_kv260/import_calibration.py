@@ -30,10 +30,9 @@ from quantize import (
     choose_device,
     choose_images,
     describe_context,
-    import_quantizer,
     make_quantizer,
-    watching_quantizer,
 )
+from quantizer import import_quantizer, watching_quantizer
 from results import Failure, Stage
 
 INFO, BIAS = "quant_info.json", "bias_corr.pth"

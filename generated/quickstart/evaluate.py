@@ -24,11 +24,10 @@ from quantize import (
     WEIGHTS_FILE,
     choose_device,
     choose_images,
-    import_quantizer,
     load_quantized,
     predict,
-    watching_quantizer,
 )
+from quantizer import import_quantizer, watching_quantizer
 from results import Failure, Stage
 from splits import SPLITS, Images, Pictures, Split, load_batches
 from train import TrainingImages

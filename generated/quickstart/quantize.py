@@ -13,13 +13,8 @@ The quantizer logs many failures and goes on, or leaves with exit status 0. Here
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import random
-import re
 import shutil
-import sys
-import threading
 from pathlib import Path
 
 import results  # before torch
@@ -32,6 +27,7 @@ from torch.utils.data import Subset
 import figures
 import preprocess
 from model import load_trained
+from quantizer import import_quantizer, watching_quantizer
 from results import Failure, Stage
 from splits import Images, Split, load_batches
 
@@ -55,85 +51,12 @@ MAKING = ("quantizer", "calibration settings", "quantize.py")  # what calibratio
 RECALIBRATE = "run quantize.py --mode calib again"
 REIMPORT = "import one that fits (import_calibration.py FOLDER), or " + RECALIBRATE
 STAGES = {"calib": "calibrate", "test": "test", "deploy": "deploy"}
-ERROR_LINE = re.compile(r"\[VAIQ_ERROR\](?:\[(\w+)\])?:\s*([^\x1b\r\n]*)")
-WARNING_LINE = re.compile(r"\[VAIQ_WARN\](?:\[(\w+)\])?:\s*([^\x1b\r\n]*)")
 # The xmodel comes last: making it can end the process, and the other files are there then.
 EXPORTS = {
     ".onnx": "export_onnx_model",
     ".pt": "export_torch_script",
     ".xmodel": "export_xmodel",
 }
-
-
-class Tee:
-    """Copies what this process and its C++ libraries print, on both streams."""
-
-    def __init__(self):
-        self.text, self.threads, self.saved = [], [], []
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-            number = stream.fileno()
-            original = os.dup(number)
-            reading, writing = os.pipe()
-            os.dup2(writing, number)
-            os.close(writing)
-            thread = threading.Thread(target=self._copy, args=(reading, original), daemon=True)
-            thread.start()
-            self.threads.append(thread)
-            self.saved.append((stream, number, original))
-
-    def _copy(self, reading, original):
-        with os.fdopen(reading, "rb", buffering=0) as stream:
-            for block in iter(lambda: stream.read(65536), b""):
-                os.write(original, block)
-                self.text.append(block)
-
-    def close(self):
-        """Give the streams back and return what was printed."""
-        for stream, number, original in self.saved:
-            stream.flush()
-            os.dup2(original, number)
-        for thread in self.threads:
-            thread.join(10)
-        for _, _, original in self.saved:
-            os.close(original)
-        return b"".join(self.text).decode("utf-8", "replace")
-
-
-@contextlib.contextmanager
-def watching_quantizer(stage):
-    """Fail when the quantizer logs an error or ends the script; note its warnings."""
-    tee, failure = Tee(), None
-    try:
-        yield
-    except Failure as error:
-        failure = error
-    except SystemExit as ended:
-        failure = Failure(f"the quantizer ended the script with status {ended.code}")
-    finally:
-        text = tee.close()
-        warnings = ["{}: {}".format(*found) for found in WARNING_LINE.findall(text)]
-        stage.metrics["warnings"] = sorted({*warnings, *stage.metrics.get("warnings", [])})
-    errors = ["{}: {}".format(*found) for found in ERROR_LINE.findall(text)]
-    if errors:
-        raise Failure("the quantizer says " + "; ".join(dict.fromkeys(errors)))
-    if failure:
-        raise failure
-
-
-def import_quantizer():
-    """Return pytorch_nndct.apis, or say where it is to be had."""
-    try:
-        import pytorch_nndct.apis
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "pytorch_nndct":
-            raise
-        text = "pytorch_nndct is not installed: run inside AMD's image, or with dpuforge's emulator"
-        hint = " (PYTHONPATH=$(dpuforge emulator-path))"
-        raise Failure(text + hint, results.TOOL_MISSING) from None
-    except SystemExit as ended:  # the emulator, where this Python or torch is too old for it
-        raise Failure(getattr(ended, "reason", str(ended)), results.TOOL_MISSING) from None
-    return pytorch_nndct.apis
 
 
 def choose_device(name):

@@ -23,10 +23,16 @@ import platform
 import re
 import select
 import signal
+import socket
 import sys
 import time
 import traceback
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # a system without it: nothing keeps a second run away
+    fcntl = None
 
 with contextlib.suppress(OSError):  # a stage that takes too long is aborted and shows where it was,
     faulthandler.enable(os.dup(2))  # also while its output is captured
@@ -106,7 +112,7 @@ STAGE_SCRIPTS = {
         "splits.py",
         "results.py",
         "figures.py",
-        "quantize.py",
+        "quantizer.py",
     ),
     "calibrate": (
         "quantize.py",
@@ -117,6 +123,7 @@ STAGE_SCRIPTS = {
         "splits.py",
         "results.py",
         "figures.py",
+        "quantizer.py",
         "int8_config.json",
     ),
     "evaluate": (
@@ -131,6 +138,7 @@ STAGE_SCRIPTS = {
         "pictures.py",
         "class_maps.py",
         "train.py",
+        "quantizer.py",
         "quantize.py",
         "int8_config.json",
     ),
@@ -143,9 +151,12 @@ STAGE_SCRIPTS = {
         "splits.py",
         "results.py",
         "figures.py",
+        "quantizer.py",
         "int8_config.json",
     ),
 }
+LOCK = ".lock"  # below build/: a run of dpuforge holds it alone, scripts started otherwise share it
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 DISK_FULL = "the disk is full: free space where build/ lies"
 DISK_ERRORS = {
     errno.ENOSPC: DISK_FULL,
@@ -315,6 +326,68 @@ def advise(error):
     return f": {sys.executable} -m pip install {INSTALL.get(name, name)}" if known else ""
 
 
+def is_of_run(build):
+    """Say whether the run of dpuforge that holds build/ started this script."""
+    try:
+        holder = json.loads((build / LOCK).read_text(encoding="utf-8"))
+        return str(holder["pid"]) == os.environ.get("DPUFORGE_RUN", "")
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def describe_holder(text):
+    """Return who holds a lock, of what the holder wrote into it."""
+    try:
+        told = json.loads(text)
+        return "{command} (process {pid} on {host}, since {since})".format(**told)
+    except (ValueError, TypeError, KeyError):
+        return "another process"
+
+
+def describe_self():
+    """Return what a lock says of this process, in the words of dpuforge's own."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    known = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    return json.dumps({**known, "command": " ".join(words)}).encode("utf-8")
+
+
+def take_lock(number, build, alone):
+    """Take an open file's lock, alone or together with others; a Failure says who has it."""
+    how = (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB
+    try:
+        fcntl.flock(number, how)
+    except BlockingIOError:
+        who = describe_holder(os.pread(number, 65536, 0))
+        raise Failure(f"build/{build.name} is in use by {who}: wait for it, or end it") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        owner = build / (LOCK + ".owner")  # where a file system has no locks dpuforge leaves a file
+        if owner.exists():
+            who = describe_holder(owner.read_bytes())
+            raise Failure(f"build/{build.name} is in use by {who}: wait for it") from None
+        if alone:
+            print("note: no locks on this file system, nothing keeps a second run away", flush=True)
+
+
+def hold_build(build, name, files=()):
+    """Keep a run of dpuforge, and this stage a second time, out of build/; return the open files.
+
+    Stages that a workflow engine runs side by side share build/. files are open already, of a shell.
+    """
+    if fcntl is None or is_of_run(build):
+        return []
+    build.mkdir(parents=True, exist_ok=True)
+    paths = (build / ".{}.lock".format(name.replace("/", ".")), build / LOCK)
+    held = files or [os.open(str(path), os.O_RDWR | os.O_CREAT, 0o644) for path in paths]
+    take_lock(held[0], build, True)
+    os.ftruncate(held[0], 0)
+    os.pwrite(held[0], describe_self(), 0)
+    take_lock(held[1], build, False)
+    return held
+
+
 def end_with_parent():
     """Let the kernel end this process with the one that watches it, where it is Linux's."""
     with contextlib.suppress(Exception):
@@ -380,11 +453,12 @@ class Stage:
         self.name, self.root = name, arguments.root
         self.folder = arguments.build / name
         self.inputs, self.outputs, self.metrics = list(inputs), [], {}
-        self.scripts = {}
+        self.scripts, self.held, self.exit_code = {}, [], 0
         self.toolchain = {}  # who made the result, where that was not this process
         self.started = time.time()
 
     def __enter__(self):
+        self._hold()
         if self.watched:
             watched = start_watched()
             if watched:
@@ -398,6 +472,17 @@ class Stage:
         self.scripts = hash_scripts(STAGE_SCRIPTS.get(self.name, ()))
         self.inputs = {self.name_path(path): hash_file(path) for path in self._existing()}
         return self
+
+    def _hold(self):
+        try:
+            self.held = hold_build(self.folder.parent, self.name)
+        except (Failure, OSError) as error:
+            print("error: " + (explain_disk(error) or str(error)), file=sys.stderr, flush=True)
+            raise SystemExit(FAILED) from None
+
+    def _release(self):
+        while self.held:
+            os.close(self.held.pop())
 
     def _clear(self):
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -421,6 +506,7 @@ class Stage:
         if number or (code == 0 and silent):
             reason = "the quantizer ended the script with exit status 0 and without a result"
             reason = explain_signal(number, printed) if number else reason
+            self.exit_code = 128 + number if number else 0
             self.inputs, self.outputs, code = {}, [], FAILED
             named = os.environ.get("DPUFORGE_TOOLCHAIN", "unknown")
             self.toolchain = {"name": named, "versions": {}}
@@ -445,6 +531,12 @@ class Stage:
         return Path(os.path.relpath(str(path), str(self.root))).as_posix()
 
     def __exit__(self, kind, error, traceback):
+        try:
+            return self._leave(kind, error)
+        finally:
+            self._release()
+
+    def _leave(self, kind, error):
         if kind is None:
             self._write("done", "")
             return False
@@ -492,6 +584,7 @@ class Stage:
             "inputs": self.inputs,
             "outputs": {self.name_path(p): hash_file(p) for p in self.outputs if Path(p).is_file()},
             "metrics": self.metrics,
+            **({"exit_code": self.exit_code} if self.exit_code else {}),
         }
         write_json(self.folder / "result.json", result)
 
@@ -509,6 +602,15 @@ def explain_disk(error):
     return f"{error.filename or 'a file'}: {DISK_ERRORS[error.errno]} ({error.strerror})"
 
 
+def hold_for_shell(arguments):
+    """Lock the open files of a shell script, until it has ended."""
+    try:
+        hold_build(arguments.build, f"{arguments.stage}/{arguments.board}", arguments.hold)
+    except (Failure, OSError) as error:
+        print("error: " + (explain_disk(error) or str(error)), file=sys.stderr)
+        raise SystemExit(FAILED) from None
+
+
 def main():
     """Write the result.json of a stage that a shell script runs: <build>/<STAGE>/<BOARD>/."""
     parser = argparse.ArgumentParser(description="record what a shell script made")
@@ -516,9 +618,12 @@ def main():
     parser.add_argument("board")
     parser.add_argument("--failed", default="", metavar="REASON", help="why it made nothing")
     parser.add_argument("--input", type=Path, help="the file that it read")
+    parser.add_argument("--hold", nargs=2, type=int, metavar="N", help="open files to lock, no more")
     parser.add_argument("--scripts", nargs="*", default=(), help="files of this folder")
     add_folders(parser)
     arguments = parse(parser)
+    if arguments.hold:
+        return hold_for_shell(arguments)
     folder = arguments.build / arguments.stage / arguments.board
     stage = Stage(f"{arguments.stage}/{arguments.board}", arguments)
     stage.scripts = hash_scripts(arguments.scripts)

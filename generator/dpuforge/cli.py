@@ -24,8 +24,10 @@ from dpuforge.commands import (
     on_spec,
     on_xmodel,
 )
+from dpuforge.commands.choices import init_spec
 from dpuforge.commands.screen import PlainCommand, PlainGroup, print_message, set_colour
 from dpuforge.errors import ExitCode, Interrupted, UserError, explain_disk_error
+from dpuforge.zoo import on_zoo
 
 app = typer.Typer(
     name="dpuforge",
@@ -39,7 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    on_machine.init,
+    init_spec.init,
     on_spec.validate,
     on_spec.explain,
     on_spec.generate,
@@ -65,6 +67,7 @@ for command in (
     app.command(cls=PlainCommand)(command)
 app.add_typer(on_xmodel.app, name="xmodel")
 app.add_typer(on_board.app, name="board")
+app.add_typer(on_zoo.app, name="zoo")
 
 
 def _print_version(wanted: bool) -> None:
@@ -92,7 +95,7 @@ def main() -> None:
     """Run the command line; a UserError prints its message and remedy, anything else is a bug and keeps its trace."""
     signal.signal(signal.SIGTERM, _stop)
     try:
-        app(standalone_mode=True)
+        app(prog_name="dpuforge")
     except UserError as error:
         print_message(f"error: {error}" if not hasattr(error, "problems") else str(error))
         sys.exit(error.exit_code)

@@ -5,6 +5,8 @@ Everything is asked of other processes: nothing is imported here that a run woul
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpuforge.errors import MissingToolError, UserError
+from dpuforge.execute.container import Wish, choose_image
 from dpuforge.execute.engine import ENGINES, Engine, find_engines, inspect_image
+from dpuforge.execute.faults import explain_engine
 from dpuforge.execute.toolchain import OLDEST_TORCH, RUN_EXTRA, find_candidate_pythons, find_toolchain, probe_python
 from dpuforge.foreseeing import find_parameters
 from dpuforge.plan.flow_contexts import find_image
@@ -31,6 +35,7 @@ _COPIES_TRAINED, _COPIES_READ = 4, 2
 _FILES_OF_WEIGHTS = 10  # checkpoints, exports and the quantizer's files, each about as large as the weights
 _FREE_GB = 0.3  # beside them: logs, dumps, reports
 
+_IN_IMAGE = "`dpuforge run SPEC --toolchain container` has it in AMD's image"
 _RUN = "pip install 'dpuforge[run]'"
 _PACKAGES = (
     ("torch", "training and the emulator", _RUN, True),
@@ -76,18 +81,17 @@ class Diagnosis:
 def examine_machine(job: Job | None, toolchain: str) -> Diagnosis:
     """Return what this machine has for a toolchain ("" means the spec's, else the emulator)."""
     name = toolchain or (job.project.run.toolchain.value if job else "emulator")
-    image = find_image(job.release) if job else ""
     engines = dict(_find_engines())
     findings = [
         *_look_at_python(name),
         _look_at_quantizer(name),
         *_look_at_programs(name),
-        *_look_at_engines(name, engines, job, image),
+        *_look_at_engines(name, engines, job),
         *(_look_at_room(job) if job else ()),
         _look_at_cuda(job),
     ]
     try:
-        find_toolchain(name, image)
+        find_toolchain(name, find_image(job.release) if job else "")
         problem = ""
     except MissingToolError as error:
         problem = str(error)
@@ -113,7 +117,7 @@ def _is_old(version: str) -> bool:
 
 def _look_at_quantizer(name: str) -> Finding:
     """Import AMD's quantizer in every Python that a native run would try."""
-    remedy = "run inside AMD's image, or name its Python in DPUFORGE_PYTHON"
+    remedy = f"{_IN_IMAGE}, or name its Python: export DPUFORGE_PYTHON=/path/to/python"
     said = "no Python here has it"
     for python in find_candidate_pythons():
         if "pytorch_nndct" not in probe_python(python, ("pytorch_nndct",), {}):
@@ -127,8 +131,8 @@ def _look_at_quantizer(name: str) -> Finding:
 
 def _look_at_programs(name: str) -> Iterator[Finding]:
     programs = (
-        ("bash", "compile.sh", "install bash with the system's package manager"),
-        ("vai_c_xir", "compiling for a board", "AMD's image of the release has it: `dpuforge releases`"),
+        ("bash", "compile.sh", tell_install("bash")),
+        ("vai_c_xir", "compiling for a board", _IN_IMAGE),
     )
     for program, use, remedy in programs:
         path = shutil.which(program) or ""
@@ -144,9 +148,7 @@ def _find_engines() -> Iterator[tuple[str, Engine | str]]:
             yield name, error.message.partition("answers here: ")[2] or error.message
 
 
-def _look_at_engines(
-    toolchain: str, engines: Mapping[str, Engine | str], job: Job | None, image: str
-) -> Iterator[Finding]:
+def _look_at_engines(toolchain: str, engines: Mapping[str, Engine | str], job: Job | None) -> Iterator[Finding]:
     usable = {name: engine for name, engine in engines.items() if isinstance(engine, Engine)}
     for name, engine in engines.items():
         if isinstance(engine, Engine):
@@ -155,27 +157,45 @@ def _look_at_engines(
             needed = toolchain == "container" and not usable
             yield Finding(name, "", "starting AMD's image", engine, _mend_engine(name, engine), needed)
     if job is not None:
-        yield _look_at_image(usable, image, toolchain == "container")
+        yield _look_at_image(usable, job, toolchain == "container")
 
 
 def _mend_engine(name: str, said: str) -> str:
     if shutil.which(name) is None:
-        return f"install {name} with the system's package manager"
-    if "permission" in said.lower() or "denied" in said.lower():
-        return f"sudo usermod -aG {name} $USER, then log in again"
-    return f"sudo systemctl start {name}" if name == "docker" else f"see `{name} info`"
+        return tell_install(name)
+    known = explain_engine(said) or said
+    return known.partition("; ")[2] or f"`{name} info` says more"
 
 
-def _look_at_image(engines: Mapping[str, Engine], image: str, needed: bool) -> Finding:
+def tell_install(package: str) -> str:
+    """Return the command of this system's package manager that installs a package."""
+    managers = {"apt-get": "install", "dnf": "install", "zypper": "install", "apk": "add", "brew": "install"}
+    found = next(((name, word) for name, word in managers.items() if shutil.which(name)), None)
+    if found is None:
+        return f"install {package} with the system's package manager"
+    root = "" if found[0] == "brew" else "sudo "
+    package = {"docker": "docker.io"}.get(package, package) if found[0] == "apt-get" else package
+    return f"{root}{found[0]} {found[1]} {package}"
+
+
+def _look_at_image(engines: Mapping[str, Engine], job: Job, needed: bool) -> Finding:
+    """Look for the very image that a run would start: the spec's own, or the release's of its flavour."""
+    given = job.project.run.container
+    try:
+        known = choose_image(Wish(given, job.release.images, "", job.release.name))
+    except UserError as error:
+        return Finding("image", "", "AMD's tools", error.message, error.remedy, needed)
+    image, wanted = known.image, given.engine
     for name, engine in engines.items():
-        facts = inspect_image(engine, image)
+        facts = inspect_image(engine, image) if wanted in ("auto", name) else None
         if facts is not None:
-            return Finding(
-                "image", f"{image} ({name}, {facts.size_bytes / _GIGA:.1f} GB)", "AMD's tools", needed=needed
-            )
+            found = f"{image} ({name}, {facts.size_bytes / _GIGA:.1f} GB)"
+            return Finding("image", found, "AMD's tools", needed=needed)
     gap = f"{image} is not here" if engines else f"{image}: no engine answers"
-    engine_name, full = next(((name, engine.qualify(image)) for name, engine in engines.items()), ("docker", image))
-    return Finding("image", "", "AMD's tools", gap, f"{engine_name} pull {full}", needed)
+    named = next(((name, engine.qualify(image)) for name, engine in engines.items() if wanted in ("auto", name)), None)
+    name, full = named or ("docker" if wanted == "auto" else wanted, image)
+    remedy = f"{name} pull {full}" if known.pull else known.note or "build it with AMD's docker/docker_build.sh"
+    return Finding("image", "", "AMD's tools", gap, remedy, needed)
 
 
 def _look_at_room(job: Job) -> Iterator[Finding]:
@@ -183,7 +203,11 @@ def _look_at_room(job: Job) -> Iterator[Finding]:
     needed_gb = estimate_disk_gb(job)
     free_gb = shutil.disk_usage(job.root).free / _GIGA
     gap = "" if free_gb >= needed_gb else f"about {needed_gb:.1f} GB are needed in build/"
-    yield Finding("disk", f"{free_gb:.1f} GB free", f"about {needed_gb:.1f} GB", gap, f"free space at {job.root}", True)
+    there = next(path for path in (job.build, *job.build.parents) if path.exists())
+    remedy = f"free space there: du -sh {shlex.quote(str(job.build.parent))}/*"
+    if not os.access(there, os.W_OK):
+        gap, remedy = f"{there} may not be written", f"ls -ld {shlex.quote(str(there))}: let this user write there"
+    yield Finding("disk", f"{free_gb:.1f} GB free", f"about {needed_gb:.1f} GB", gap, remedy, True)
     needed_gb, left_gb = estimate_memory_gb(job), read_free_memory_gb()
     use = f"about {needed_gb:.1f} GB, a rough estimate"
     if left_gb is None:
@@ -238,7 +262,14 @@ def _look_at_cuda(job: Job | None) -> Finding:
     needed = job is not None and job.project.train.device == "cuda"
     devices = sorted(Path("/dev").glob("nvidia[0-9]*"))
     if not devices and shutil.which("nvidia-smi") is None:
-        return Finding("CUDA", "", "faster training", "no NVIDIA GPU here", "train.device: cpu", needed)
+        return Finding(
+            "CUDA",
+            "",
+            "faster training",
+            "no NVIDIA GPU here",
+            "no command brings one; set train.device: cpu in the spec",
+            needed,
+        )
     code = "import torch; print(torch.cuda.is_available() and torch.cuda.get_device_name(0))"
     done = _ask([sys.executable, "-c", code], _IMPORT_SECONDS)
     name = done.stdout.strip()

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from dpuforge.errors import StageError, UsageError
 from dpuforge.hardware.estimate import Estimate, estimate_operators, find_target
+from dpuforge.hardware.known_networks import read_networks
 from dpuforge.load.boards.catalogue import shipped_catalogue
 from dpuforge.load.boards.lock_file import resolve_targets
 from dpuforge.load.boards.resolve_board import HardwareError, resolve_board
 from dpuforge.load.load_spec import load_project
 from dpuforge.looking import Look, look_at_network
-from dpuforge.paths import find_root
+from dpuforge.paths import find_root, find_shipped
 from dpuforge.records.hardware import BoardTarget, Catalogue
 from dpuforge.records.job import Job
 from dpuforge.records.operator import Operator
@@ -29,6 +30,39 @@ class BackboneRow:
     height: int
     width: int
     estimate: Estimate
+
+
+@dataclass(frozen=True)
+class KnownRow:
+    """One torchvision classifier on several boards, in their order."""
+
+    backbone: str
+    estimates: tuple[Estimate, ...]
+
+    @property
+    def subgraphs(self) -> tuple[int, ...]:
+        """DPU subgraphs on each board."""
+        return tuple(found.partition.dpu_subgraphs for found in self.estimates)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the whole network runs on every board's DPU, in one piece."""
+        return all(found.partition.dpu_subgraphs == 1 and not found.partition.cpu for found in self.estimates)
+
+    @property
+    def most_on_cpu(self) -> int:
+        """The most operators that a board would run on its CPU."""
+        return max(len(found.partition.cpu) for found in self.estimates)
+
+
+def estimate_known(targets: Iterable[BoardTarget]) -> tuple[KnownRow, ...]:
+    """Estimate the classifiers whose operators are shipped, without torch: those that fit first, then the fastest."""
+    catalogue, boards = shipped_catalogue(), tuple(targets)
+    rows = [
+        KnownRow(network.name, estimate_boards(catalogue, network.operators, boards))
+        for network in read_networks(find_shipped("spec/schema"))
+    ]
+    return tuple(sorted(rows, key=lambda row: (not row.fits, -min(map(_frame_rate, row.estimates)))))
 
 
 def estimate_spec(path: Path, boards: tuple[str, ...], release: str) -> tuple[Estimate, ...]:

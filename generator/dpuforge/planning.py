@@ -17,7 +17,7 @@ from dpuforge.errors import DriftError, FormatError, UsageError
 from dpuforge.execute.data_listing import hash_listing
 from dpuforge.execute.results import hash_file, write_json
 from dpuforge.execute.run_stages import Selection, select_stages
-from dpuforge.execute.staleness import Present, explain_staleness
+from dpuforge.execute.staleness import NEVER_RUN, Present, explain_staleness
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.foreseeing import foresee_minutes
 from dpuforge.records.files import FileChange, RenderedFile, hash_text
@@ -84,6 +84,44 @@ def foresee(
     name = request.toolchain or job.project.run.toolchain.value
     note = "" if place else f"toolchain {name} is not complete on this machine: `dpuforge doctor` says what is missing"
     return Foresight(tuple(rows.values()), note)
+
+
+@dataclass(frozen=True)
+class StageNews:
+    """What a change means for the stages, by their keys; minutes are those of the stages to run again.
+
+    judged_by is "results": again, never_run and unavailable say what `plan` says of them, or "scripts": again holds
+    those that read a script that differs, and those after them, whatever was run.
+    """
+
+    again: tuple[str, ...]
+    never_run: tuple[str, ...] = ()
+    unavailable: tuple[str, ...] = ()
+    minutes: float | None = None
+    judged_by: str = "results"
+
+
+def name_stages(
+    job: Job, plan: Plan, files: Sequence[RenderedFile], changes: Sequence[FileChange], has_results: bool = True
+) -> StageNews:
+    """Return the stages that a change makes run again: the one function that `diff --semantic` asks.
+
+    It is `plan`'s judge, `foresee`. Only where the changes are those from a git revision (has_results False), whose
+    results are not here, the scripts that differ are all there is to judge by.
+    """
+    if not has_results:
+        changed = {change.path for change in changes}
+        reading: list[str] = []
+        for stage in plan.stages:
+            if changed & set(stage.scripts) or set(stage.needs) & set(reading):
+                reading.append(stage.key)
+        return StageNews(tuple(reading), judged_by="scripts")
+    rows = foresee(job, plan, files, changes, Request()).rows
+    never = tuple(row.stage for row in rows if row.why == NEVER_RUN)
+    again = [row for row in rows if row.pending and row.stage not in never]
+    minutes = [row.minutes for row in again if row.minutes is not None]
+    lacking = tuple(row.stage for row in rows if row.state is State.UNAVAILABLE)
+    return StageNews(tuple(it.stage for it in again), never, lacking, round(sum(minutes), 2) if minutes else None)
 
 
 def _choose(job: Job, plan: Plan, request: Request) -> tuple[tuple[PlannedStage, bool], ...]:

@@ -7,25 +7,36 @@ the spec with xmodel and hardware, and predicts: what it says of a board was not
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dpuforge import pipeline
+from dpuforge.board.compare_outputs import load_preprocess, wilson
+from dpuforge.board.contents import Image, choose_images
 from dpuforge.errors import StageError, UserError
 from dpuforge.estimating import estimate_boards
-from dpuforge.execute.results import hash_file, read_result, write_result
+from dpuforge.execute.results import hash_file, read_result, write_json, write_result
 from dpuforge.execute.toolchain import hash_checks
 from dpuforge.hardware.estimate import Estimate
 from dpuforge.records.job import Job
 from dpuforge.records.project import Project
 from dpuforge.records.result import StageResult, Status
 from dpuforge.xmodel.dump import compare_with_dump
+from dpuforge.xmodel.integers.classify import rank_classes
+from dpuforge.xmodel.integers.run import Images
 from dpuforge.xmodel.neutral import neutral_operators
 from dpuforge.xmodel.nouns import Graph
 from dpuforge.xmodel.read import read_xmodel
 
 _DUMP = "quantize_result/deploy_check_data_int"
+# How many test images are run on integers: about a minute's worth on one core, spread evenly over the split.
+_OPERATIONS, _FEWEST, _MOST = 10**12, 100, 1000
+_BATCH = 4
+_TOP, _TOP_FROM = 5, 10  # top-5 says something from ten classes on
 
 
 def main() -> None:
@@ -42,29 +53,39 @@ def main() -> None:
 
 
 def _judge(spec: Path, root: Path, build: Path) -> StageResult:
-    metrics: dict[str, Any] = {}
-    inputs: dict[str, str] = {}
-    settings: Mapping[str, Any] = {}
-    status, reason = Status.DONE, ""
-    try:
-        job = pipeline.load(spec)
-        settings = next(stage.settings for stage in pipeline.plan(job).stages if stage.name == "preflight")
-        xmodel = build / "deploy" / f"{job.project.target.net_name}_int.xmodel"
-        if xmodel.is_file():
-            name = xmodel.relative_to(root).as_posix() if xmodel.is_relative_to(root) else str(xmodel)
-            inputs[name] = hash_file(xmodel)
-        device = job.project.quantization.target_device
-        if device == "DPU":
-            _check(job, xmodel, metrics)
-        else:
-            status = Status.SKIPPED
-            reason = f"the quantizer writes no xmodel for target_device {device}: there is nothing to check"
-    except UserError as error:
-        status, reason = Status.FAILED, str(error)
-    toolchain = {"name": "dpuforge", "versions": {"dpuforge": hash_checks()}}
-    return StageResult(
-        "preflight", status, reason, toolchain=toolchain, inputs=inputs, metrics=metrics, settings=settings
+    found = StageResult(
+        "preflight", Status.DONE, toolchain={"name": "dpuforge", "versions": {"dpuforge": hash_checks()}}
     )
+    metrics: dict[str, Any] = {}
+    try:
+        job = replace(pipeline.load(spec), root=root)
+        xmodel = build / "deploy" / f"{job.project.target.net_name}_int.xmodel"
+        found = _note_origins(found, job, (xmodel, build / "prepare" / "data.json"))
+        device = job.project.quantization.target_device
+        if device != "DPU":
+            reason = f"the quantizer writes no xmodel for target_device {device}: there is nothing to check"
+            return found.with_changes(status=Status.SKIPPED, reason=reason)
+        _check(job, xmodel, metrics)
+        predictions = build / "preflight" / "predictions.json"
+        write_json(predictions, _measure_accuracy(job, xmodel, metrics))
+        return found.with_changes(metrics=metrics, outputs={_name(predictions, root): hash_file(predictions)})
+    except UserError as error:
+        return found.with_changes(status=Status.FAILED, reason=str(error), metrics=metrics)
+
+
+def _note_origins(found: StageResult, job: Job, files: Sequence[Path]) -> StageResult:
+    """Enter what decides the result: the settings, the script whose functions are called, the files that are read."""
+    stage = next(stage for stage in pipeline.plan(job).stages if stage.name == "preflight")
+    scripts = {name: job.generated() / name for name in stage.scripts}
+    return found.with_changes(
+        settings=stage.settings,
+        scripts={name: hash_file(path) for name, path in scripts.items() if path.is_file()},
+        inputs={_name(path, job.root): hash_file(path) for path in files if path.is_file()},
+    )
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def _check(job: Job, xmodel: Path, metrics: dict[str, Any]) -> None:
@@ -108,6 +129,62 @@ def _run_on_integers(graph: Graph, folder: Path) -> dict[str, int]:
     rounded = f"; {found.rounded} of CPU operators rounded the other way at a border" if found.rounded else ""
     print(f"integer run: {found.tensors} tensors, {found.values} values, all equal to the quantised network's{rounded}")
     return {"tensors": found.tensors, "values": found.values, "rounded": found.rounded}
+
+
+def _measure_accuracy(job: Job, xmodel: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Fill in the accuracy of the integer run; return the answers image by image.
+
+    Where the test images are gone the checks still stand: integer_note says why there is no accuracy.
+    """
+    try:
+        whole = choose_images(job.root, xmodel.parent.parent, 0)
+        count = count_images(len(whole), max(board["workload"] for board in metrics["boards"].values()))
+        images = choose_images(job.root, xmodel.parent.parent, count)
+        print(f"integers: classifying {len(images)} of {len(whole)} test images", flush=True)
+        batches = _load_batches(job, images)
+        ranked = [row for rows in rank_classes(read_xmodel(xmodel), batches, _TOP) for row in rows]
+    except UserError as error:
+        metrics["integer_note"] = error.message
+        print(f"integers: no accuracy: {error}")
+        return {}
+    labels = [image.label for image in images]
+    metrics |= {**_summarise(labels, ranked, job.project.classes.count), "integer_images_of": len(whole)}
+    print("integers: {integer_accuracy:.2f} % of {integer_images} test images".format(**metrics))
+    return {"files": [image.path for image in images], "label": labels, "integers": [row[0] for row in ranked]}
+
+
+def _summarise(labels: Sequence[int], ranked: Sequence[Sequence[int]], classes: int) -> dict[str, Any]:
+    """Return the figures in percent; ranked holds each image's best classes."""
+    count = len(labels)
+    right = sum(row[0] == label for row, label in zip(ranked, labels, strict=True))
+    hits = sum(label in row for row, label in zip(ranked, labels, strict=True))
+    return {
+        "integer_accuracy": round(100.0 * right / count, 4),
+        "integer_interval": [round(100.0 * bound, 4) for bound in wilson(right, count)],
+        "integer_top5_accuracy": round(100.0 * hits / count, 4) if classes >= _TOP_FROM else None,
+        "integer_images": count,
+    }
+
+
+def count_images(whole: int, operations: float) -> int:
+    """Return how many test images are classified: fewer the more operations (of one image) the network has."""
+    return min(whole, _MOST, max(_FEWEST, int(_OPERATIONS / max(operations, 1))))
+
+
+def _load_batches(job: Job, images: Sequence[Image]) -> Iterator[Images]:
+    """Yield float32 batches (N, H, W, C), prepared as training and the board prepare them."""
+    module = load_preprocess(job.generated() / "preprocess.py")
+    for start in range(0, len(images), _BATCH):
+        loaded = [_load(module, job.root / image.path) for image in images[start : start + _BATCH]]
+        yield np.stack(loaded).transpose(0, 2, 3, 1)
+
+
+def _load(module: Any, path: Path) -> Images:
+    try:
+        image: Images = module.prepare_file(path)
+    except Exception as error:  # Pillow raises many kinds
+        raise StageError(f"{path} has changed since prepare checked it: {error}", "run the prepare stage") from error
+    return image
 
 
 def _describe(estimate: Estimate) -> dict[str, Any]:

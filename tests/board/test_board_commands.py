@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dpuforge.board.visit import name_folder
 from tests.board.loopback import Loopback
 from tests.board.small_project import IMAGES, change_one_weight
 
@@ -174,6 +176,67 @@ def test_run_shows_what_the_application_prints_and_pull_brings_its_results(loopb
     done = loopback.dpuforge("board", "run", *SPEC, "--", "nowhere.png", cwd=project)
     assert done.returncode == 3
     assert "nowhere.png" in done.stderr
+
+
+@pytest.mark.slow
+def test_boards_of_one_kind_keep_their_results_apart(loopback: Loopback, project: Path) -> None:
+    """Two KV260 at once: each host has raw outputs and a result of its own."""
+    path = loopback.folder / "config/dpuforge/boards.yaml"
+    hosts = yaml.safe_load(path.read_text(encoding="utf-8"))
+    other = {"folder": str(loopback.folder / "other"), "lock": str(loopback.folder / "lock2")}
+    hosts["boards"]["twin"] = {**hosts["boards"]["bench"], **other}
+    path.write_text(yaml.safe_dump(hosts), encoding="utf-8")
+    words = ("--host", "twin", "--jobs", "2", "--no-bench", "--images", "2")
+    done = loopback.dpuforge("board", "test", *SPEC, *words, cwd=project)
+    assert done.returncode == 0, done.stderr
+    folder = project / "build/small/board/KV260/hosts"
+    names = sorted(inner.name for inner in folder.iterdir())
+    assert names == ["bench", "twin"]
+    for name in names:
+        assert {inner.name for inner in (folder / name / "run").iterdir()} == {"raw.npz", "lines.jsonl"}
+        assert (folder / name / "result.json").is_file()
+
+
+def test_a_host_of_any_name_has_one_folder_of_its_own() -> None:
+    """Addresses with slashes, colons and dots become different names of one folder; plain names stay."""
+    names = [
+        "kv260",
+        "root@kv260.lab",
+        "fe80::1%eth0",
+        "ssh://root@[::1]:22/",
+        "ssh:__root@[::1]:22_",
+        "..",
+        ".",
+        "a/../b",
+    ]
+    folders = [name_folder(name) for name in names]
+    assert folders[:2] == names[:2]
+    assert len(set(folders)) == len(names)
+    assert all(Path(folder).name == folder and folder.strip(".") for folder in folders)
+
+
+def test_an_ssh_configuration_may_lie_in_a_folder_with_spaces(loopback: Loopback, project: Path) -> None:
+    """The configuration's path, the board's folder and its environment file may hold spaces and quotes."""
+    folder = loopback.folder / "my 'own' files"
+    folder.mkdir()
+    for name in ("ssh_config", "environment.sh"):
+        shutil.copy(loopback.folder / name, folder / name)
+    places = {"ssh_config": folder / "ssh_config", "environment": folder / "environment.sh", "folder": folder / "a b"}
+    loopback.write_hosts(**{name: str(path) for name, path in places.items()})
+    done = loopback.dpuforge("board", "push", *SPEC, "--images", "2", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "a b/small/KV260/app/current/app.py").is_file()
+
+
+def test_a_board_behind_a_jump_host_is_reached(loopback: Loopback, project: Path) -> None:
+    """ProxyJump of ssh's own configuration works: here the board is its own jump host."""
+    path = loopback.folder / "ssh_config"
+    own = path.read_text(encoding="utf-8")
+    path.write_text(own + own.replace("Host loop", "Host inner\n  ProxyJump loop"), encoding="utf-8")
+    loopback.write_hosts(host="inner")
+    done = loopback.dpuforge("board", "check", *SPEC, "--json", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["fits"] is True
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from dpuforge.errors import MissingToolError, StageError, UsageError
 from dpuforge.execute.container import ContainerPlace, Wish, add_mounts, find_container, make_place
 from dpuforge.execute.engine import Engine, ImageFacts
 from dpuforge.execute.run_stages import Folders, run_stages
+from dpuforge.execute.staleness import find_version_changes
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.records.hardware import Image
 from dpuforge.records.plan import PlannedStage
@@ -243,6 +244,18 @@ def test_the_end_of_a_container_fails_its_stage_with_the_cause(
     assert fake.calls[-1].startswith("rm --force dpuforge-")
 
 
+def test_memory_that_ran_out_in_a_watched_script_names_the_limit(place: ContainerPlace, bin_folder: Path) -> None:
+    """Where the kernel kills the script's work and its watcher ends with 3, the container's judge still tells why."""
+    told = {"stage": "one", "status": "failed", "reason": "ended by SIGKILL", "exit_code": 137}
+    folder = place.root / "build/one"
+    leave = f"mkdir -p '{folder}'; echo '{json.dumps(told)}' > '{folder}/result.json'"
+    (bin_folder / "mkdir").symlink_to("/bin/mkdir")
+    FakeEngine(bin_folder, "podman").answer("run", script=leave, code=3)
+    result = run_one(replace(place, settings=Container(memory_gb=2.0)))
+    assert "memory ran out: the limit of 2 GB; raise run.container.memory_gb" in result.reason
+    assert result.exit_code == 137
+
+
 def test_an_engine_killed_while_a_stage_runs_is_named(place: ContainerPlace, bin_folder: Path) -> None:
     """A client that a signal ends is no failure of the stage's script."""
     FakeEngine(bin_folder, "podman").answer("run", script="kill -KILL $$")
@@ -275,6 +288,25 @@ def test_another_image_makes_its_stages_stale_and_another_engine_does_not(
     other = f"sha256:{'cd' * 32}"
     image = replace(place.image, identity=other)
     assert count_starts(replace(place, image=image, versions={"image": other})) == 1
+
+
+@pytest.mark.parametrize(
+    ("made_by", "versions", "words"),
+    [
+        ("emulator", {"torch": "2.5"}, "the place changed: no image -> sha256:abab"),
+        ("native", {"torch": "2.5"}, "the place changed: no image -> sha256:abab"),  # a script started by hand
+        ("native", {"torch": "1.12.1", "pytorch_nndct": "3.0.0"}, ""),  # AMD's own: inside its image
+        ("container", {"torch": "1.12.1", "image": FACTS["Id"]}, ""),
+    ],
+)
+def test_what_the_host_made_is_stale_where_the_spec_sends_the_stage_into_an_image(
+    place: ContainerPlace, made_by: str, versions: dict[str, str], words: str
+) -> None:
+    """Nobody knows that the image would have made the same: the stage runs again, and says so."""
+    one = PlannedStage("one", "python", ("one.py",), ("one.py",), uses_toolchain=False, packages=("torch",))
+    result = StageResult("one", Status.DONE, toolchain={"name": made_by, "versions": versions})
+    assert next(find_version_changes(one, result, place), "").startswith(words)
+    assert bool(list(find_version_changes(one, result, place))) == bool(words)
 
 
 def test_a_container_of_another_run_is_left_alone(place: ContainerPlace, bin_folder: Path) -> None:

@@ -156,6 +156,30 @@ def test_what_engines_say_is_explained_in_one_line(words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("Error: lsetxattr /home/u/p: operation not permitted", "SELinux"),
+        ("Error: statfs /home/u/p: permission denied", "cannot be mounted"),
+        ("Error: unlinkat /home/u/.local/share/containers/storage: read-only file system", "read-only"),
+        ("mkdir /run/user/1000: permission denied", "no session of this user"),
+        ('XDG_RUNTIME_DIR directory "/run/user/1000" is not owned by the current user', "no session of this user"),
+        ("Error: cannot re-exec process to join the existing user namespace", "podman system migrate"),
+        ("Error: $HOME is not defined", "export HOME"),
+        ("Error: kernel does not support overlay fs: 'overlay' is not supported over extfs", "podman's store"),
+        ('database graph driver "overlay" does not match our graph driver "vfs"', "podman's store"),
+        ('Error: short-name "x/y" did not resolve to an alias', "registry/owner/name:tag"),
+        ("Error: invalid reference format: repository name must be lowercase", "small letters"),
+        ("denied: requested access to the resource is denied", "login"),
+        ("x509: certificate signed by unknown authority", "certificate"),
+        ("exec /bin/bash: exec format error", "another processor"),
+    ],
+)
+def test_what_users_of_engines_report_is_told_by_its_cause(said: str, words: str) -> None:
+    """Sentences as docker and podman say them, each with the cause that helped there."""
+    assert words in explain_engine(said)
+
+
+@pytest.mark.parametrize(
     ("code", "out_of_memory", "words"),
     [
         (137, True, "memory ran out: the container was killed at the limit of 4 GB"),

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpuforge.render.environment import format_json, format_py_literal, format_sh_quote
-from dpuforge.render.render import TemplateError, parse_text, tidy_text
+from dpuforge.render.parsing import parse_text
+from dpuforge.render.render_text import TemplateError, tidy_text
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

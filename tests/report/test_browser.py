@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dpuforge.report.charts import encode_map
 from dpuforge.report.comparison import build_comparison, render_comparison
+from dpuforge.report.document import build_report
+from dpuforge.report.facts import Facts, SpecText
 from dpuforge.report.pages import render_pages
-from tests.report.sample import BITING, make_report
+from tests.report.sample import BITING, BOARDS, STAGES, make_facts, make_report, make_results, name_classes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: nox -s report installs it")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -35,11 +40,41 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     full, facts = make_report()
     large, more = make_report(1000)
     pages = {"full": render_pages(full, facts), "large": render_pages(large, more)}
+    pages |= {name: render_pages(*report) for name, report in make_odd_reports().items()}
     for name, found in pages.items():
         (target / f"{name}.html").write_text(found["report.html"], encoding="utf-8")
     compared = build_comparison([(full, facts), ({**full, "project": "<b>other"}, facts)])
     (target / "comparison.html").write_text(render_comparison(compared)["comparison.html"], encoding="utf-8")
     return target
+
+
+def make_odd_reports() -> dict[str, tuple[dict[str, Any], Facts]]:
+    """Return reports of what people have: nothing, unbroken and right-to-left names, a training that diverged."""
+    names = {
+        "unbroken": [letter * 200 for letter in "xyzWabcdefg"],
+        "right_to_left": ["تفاحة حمراء", "שלום עולם", "\u202eevil\u202c", "שלום " * 40, "e\u0301" * 100, *"abcdefg"],
+        "diverged": name_classes(),
+        "one_pixel": name_classes(),
+        "integers": name_classes(),
+    }
+    made = {name: (make_results(classes), make_facts(classes)) for name, classes in names.items()}
+    made["empty"] = ({}, Facts(spec=SpecText(path="spec/demo.yaml"), stages=STAGES))
+    _, facts = made["diverged"]
+    history = [{"train_accuracy": math.nan, "val_accuracy": 1.0, "train_loss": math.inf}] * 3
+    made["diverged"] = (made["diverged"][0], replace(facts, files={**facts.files, "train/history.csv": history}))
+    results, facts = made["one_pixel"]
+    sheet = {"sizes": [[1, 1, 1]], "kinds": {"PNG L": 1}, "seen": [{"class": "a", "picture": encode_map([[0.5]])}]}
+    made["one_pixel"] = (results, replace(facts, files={**facts.files, "prepare/pictures.json": sheet}))
+    checked = made["integers"][0]["preflight"]
+    measured = {"integer_accuracy": 82.0, "integer_interval": [73.3, 88.3], "integer_images": 100}
+    made["integers"][0]["preflight"] = checked.with_changes(metrics={**checked.metrics, **measured})
+    return {
+        name: (build_report("demo", "0" * 64, "emulator", BOARDS, results, {}, facts=facts), facts)
+        for name, (results, facts) in made.items()
+    }
+
+
+ODD = ("unbroken", "right_to_left", "diverged", "one_pixel", "integers", "empty")
 
 
 class Visit:
@@ -85,6 +120,39 @@ def test_nothing_overflows(browser: Any, folder: Path, width: int, scheme: str) 
         with Visit(browser, folder / f"{name}.html", width, scheme) as visit:
             assert visit.ask("document.documentElement.scrollWidth") <= width
             assert visit.said == []
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_results_are_shown_as_well(browser: Any, folder: Path, name: str) -> None:
+    """Whatever the results hold, no width overflows, nothing is logged, and axe finds nothing in what is shown."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed: nox -s report")
+    for width in WIDTHS:
+        with Visit(browser, folder / f"{name}.html", width) as visit:
+            assert visit.ask("document.documentElement.scrollWidth") <= width
+            assert visit.ask("document.documentElement.dataset.ready") == "yes"
+            visit.ask("dispatchEvent(new Event('beforeprint'))")  # all charts are drawn
+            assert visit.said == []
+            if width == WIDTHS[0]:
+                visit.ask("document.querySelector('meta[http-equiv]')?.remove()")
+                found = axe.Axe().run(visit.page).response["violations"]
+                assert [(it["id"], it["nodes"][0]["html"][:120]) for it in found] == []
+
+
+def test_integers_that_were_measured_stand_on_the_ladder(browser: Any, folder: Path) -> None:
+    """The accuracy of the xmodel on integers is a mark of its own beside float and int8."""
+    with Visit(browser, folder / "integers.html") as visit:
+        assert visit.page.locator("#ladder .plot .dot").count() == 3
+        assert "82 %" in visit.page.locator("#ladder .range", has_text="xmodel, on integers").inner_text()
+
+
+def test_a_page_of_thirty_classes_opens_within_a_second(browser: Any, folder: Path) -> None:
+    """From the start of the navigation to the page's own script having run: the best of five, in milliseconds."""
+    spent = []
+    for _ in range(5):
+        with Visit(browser, folder / "full.html") as visit:
+            assert visit.ask("document.documentElement.dataset.ready") == "yes"
+            spent.append(visit.ask("performance.getEntriesByType('navigation')[0].loadEventEnd"))
+    assert 0 < min(spent) < 1000
 
 
 def test_the_page_is_readable_without_a_script(browser: Any, folder: Path) -> None:

@@ -84,6 +84,60 @@ def test_integers_that_were_measured_are_compared_with_int8() -> None:
     assert (rungs[4]["against"], rungs[4]["drop"]) == ("xmodel, on integers", 1.0)
 
 
+def climb_on_integers(answers: Any, int8: Any, **figures: Any) -> dict[str, Any]:
+    """Return the rung of the integers; answers and int8 are what preflight and evaluate say image by image."""
+    names = name_classes()
+    results, facts = make_results(names), make_facts(names)
+    checked = results["preflight"]
+    measured = {"integer_accuracy": 50.0, "integer_images": 4, "integer_images_of": 4, **figures}
+    results["preflight"] = checked.with_changes(metrics={**checked.metrics, **measured})
+    files = {**facts.files, "preflight/predictions.json": answers, "evaluate/predictions.json": int8}
+    rung: dict[str, Any] = build_ladder(results, replace(facts, files=files), True)["rungs"][2]
+    return rung
+
+
+def test_integers_and_int8_are_compared_on_the_images_that_both_classified() -> None:
+    """The drop is of the images of the integer run, in whatever order evaluate lists them; their number is told."""
+    answers = {"files": ["a", "c", "e", "g"], "label": [1, 1, 1, 1], "integers": [1, 0, 0, 1]}
+    int8 = {"files": list("gfedcba"), "int8": [1, 0, 1, 0, 1, 0, 0], "label": [1] * 7, "float": [1] * 7}
+    rung = climb_on_integers(answers, int8, integer_images_of=7)
+    assert rung["drop"] == 25.0
+    assert (rung["mcnemar"]["lost"], rung["mcnemar"]["gained"]) == (2, 1)
+    assert rung["against"] == "int8, same images"
+    assert rung["note"].startswith("4 of 7 test images, spread evenly; 32 tensors")
+    assert "spread" not in climb_on_integers(answers, int8)["note"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "int8"),
+    [
+        ({"files": ["z"], "label": [1], "integers": [1]}, {"files": ["a"], "int8": [1]}),
+        ({"files": ["a"], "label": [1], "integers": [1]}, {}),
+        ({"files": ["a"], "label": [1]}, {"files": ["a"], "int8": [1]}),
+        ({"files": [["a"]], "label": [1], "integers": [1]}, {"files": ["a"], "int8": [1]}),
+        ({"files": ["a", "b"], "label": [1], "integers": [1]}, {"files": ["a"], "int8": [1]}),
+        ([1], "text"),
+    ],
+)
+def test_answers_that_do_not_fit_leave_the_accuracy(answers: Any, int8: Any) -> None:
+    """Files of another split, damaged or half ones: the accuracy stands, no drop of same images is claimed."""
+    rung = climb_on_integers(answers, int8)
+    assert rung["top1"] == 50.0
+    assert rung["against"] != "int8, same images"
+
+
+def test_integers_without_an_accuracy_say_why() -> None:
+    """Where the test images are gone the reason stands on the rung."""
+    names = name_classes()
+    results = make_results(names)
+    checked = results["preflight"]
+    results["preflight"] = checked.with_changes(metrics={**checked.metrics, "integer_note": "x.png does not exist"})
+    rung = build_ladder(results, make_facts(names), True)["rungs"][2]
+    assert rung["top1"] is None
+    assert "32 tensors" in rung["note"]
+    assert "no accuracy: x.png does not exist" in rung["note"]
+
+
 def test_a_board_run_on_the_emulator_is_marked() -> None:
     """What a stand-in board measured says that it is emulated."""
     assert climb({"accuracy": 80.0, "images": 300, "emulated": True})["rungs"][-1]["emulated"] is True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from functools import cache
 from html.parser import HTMLParser
@@ -215,6 +216,26 @@ def test_a_damaged_file_of_a_stage_is_as_good_as_missing(content: Any) -> None:
     document = build_report("demo", "0" * 64, "emulator", BOARDS, make_results(names), {}, facts=hurt)
     assert "the confusion matrix" in {item["what"] for item in document["missing"]}
     assert "demo" in render_pages(document, hurt)["report.html"]
+
+
+def test_figures_that_are_no_numbers_are_none() -> None:
+    """NaN and infinity, of a training that diverged or an exact layer, are dashes, and the page's data stay JSON."""
+    names = name_classes()
+    results, facts = make_results(names), make_facts(names)
+    diagnosis = json.loads(json.dumps(results["evaluate"].metrics["diagnosis"]))
+    diagnosis["layers"][0] |= {"cost_db": math.inf, "activation": {"sqnr_db": -math.inf, "saturated": math.nan}}
+    metrics = {**results["evaluate"].metrics, "diagnosis": diagnosis}
+    results["evaluate"] = results["evaluate"].with_changes(metrics=metrics)
+    history = [{"train_accuracy": math.nan, "val_accuracy": 1.5, "train_loss": math.inf, "val_loss": math.nan}] * 3
+    facts = Facts(facts.spec, {**facts.files, "train/history.csv": history}, facts.hardware, {}, STAGES)
+    document = build_report("demo", "0" * 64, "emulator", BOARDS, results, {}, facts=facts)
+    assert document["training"]["curves"]["train_loss"] == [None] * 3
+    assert document["training"]["curves"]["val_accuracy"] == [1.5] * 3
+    json.dumps(document, allow_nan=False)
+    pages = render_pages(document, facts)
+    embedded = pages["report.html"].partition('id="report-data">')[2].partition("</script>")[0]
+    assert not re.search(r"NaN|Infinity", embedded)
+    assert not re.search(r"\| -?(nan|inf) \|", pages["report.md"])
 
 
 def test_the_advice_has_its_change_ready_to_copy_and_its_line_marked() -> None:

@@ -135,7 +135,7 @@ def test_it_stands_in_the_place_of_calibration() -> None:
     assert names == ["prepare", "train", "inspect", "qat", "evaluate", "deploy", "preflight", "compile"]
     assert {stage.name for stage in made.stages if "qat" in stage.needs} == {"evaluate", "deploy", "preflight"}
     rewriting = {stage.name for stage in made.stages if "quantizable.py" in stage.scripts}
-    assert rewriting == {"inspect", "qat", "evaluate", "deploy"}
+    assert rewriting == {"qat", "evaluate", "deploy"}
     assert "import_calibration.py" not in {file.path for file in made.files}
     plain = shapes.plan_project(shapes.make_project())
     assert not {"qat.py", "quantizable.py"} & {file.path for file in plain.files}

@@ -226,7 +226,7 @@ def test_an_abort_in_the_tools_cpp_part_leaves_a_result(trained: Path) -> None:
     ran = quantize(trained, "deploy", "aborts")
     result = shapes.read_result(trained, "deploy")
     assert ran.status == 3, ran.output
-    assert result["status"] == "failed"
+    assert (result["status"], result["exit_code"]) == ("failed", 128 + 6)
     assert result["reason"].startswith("ended by SIGABRT: the tool's C++ part gave up on this network")
     assert "XIR_INVALID_ARG_OCCUR" in result["reason"].partition("last lines: ")[2]
     assert (trained / "build/shapes/deploy/shapes_net_int.onnx").read_text() == "onnx"
@@ -363,7 +363,7 @@ RECORDED = {
 
 def test_error_lines_of_the_real_tool_are_found(golden: Path) -> None:
     """In the recorded logs every error code is found, its text without colour codes, and none in good runs."""
-    source = shapes.render_scripts(shapes.make_project())["quantize.py"]
+    source = shapes.render_scripts(shapes.make_project())["quantizer.py"]
     line = next(line for line in source.splitlines() if line.startswith("ERROR_LINE"))
     pattern = re.compile(ast.literal_eval(line[line.index("(") + 1 : -1]))
     logs = [path for path in sorted((golden / "logs").iterdir()) if path.suffix in (".log", ".txt")]

@@ -111,7 +111,7 @@ VARIANT = pytest.mark.parametrize("variant", VARIANTS)
 PLANNED = {file.template: file for file in shapes.plan_project(shapes.make_project()).files if file.template}
 TEMPLATE = pytest.mark.parametrize("name", PLANNED)
 FILTERS = ("py_literal", "sh_quote", "to_json", "env_value", "cpp_literal")
-GIVEN = {"project", "command"}  # what every template sees
+GIVEN = {"project", "command", "hooks"}  # what every template sees
 
 
 def find_names(template: str) -> set[str]:

@@ -11,8 +11,8 @@ import pytest
 from dpuforge import pipeline
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan
+from dpuforge.render.marked_lines import trace_lines
 from dpuforge.trace.explain_line import explain_line, explain_traceback, find_keys
-from dpuforge.trace.marked_lines import trace_lines
 from tests.conftest import REPO
 from tests.test_cli import dpuforge
 

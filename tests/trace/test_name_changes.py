@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from dpuforge import pipeline
+from dpuforge.execute.results import hash_file
 from tests.test_cli import dpuforge, project  # noqa: F401 (a fixture)
 
 
@@ -48,7 +50,7 @@ def test_three_causes_in_a_few_lines(project: Path) -> None:  # noqa: F811
         "board ZCU104 removed",
         "release 3.0 -> 2.5: another image, fingerprint of KV260",
         "boards/ZCU104/",
-        "run again: train, inspect",
+        "never run here: prepare, train, inspect",
     ):
         assert words in done.stdout
 
@@ -134,6 +136,11 @@ def test_against_a_revision(project: Path) -> None:  # noqa: F811
     assert dpuforge("generate", cwd=project).returncode == 0
     assert tell(project)[0]["settings"] == []
     (document,) = tell(project, "--against", "HEAD")
+    assert document["judged_by"] == "scripts"
+    assert document["stages"][:2] == ["train", "inspect"]
+    assert "prepare" not in document["stages"]
+    said = dpuforge("diff", "--semantic", "--against", "HEAD", cwd=project).stdout
+    assert "scripts differ, here or before them, of: train, inspect" in said
     assert [row["key"] for row in document["settings"]] == ["train.optimizer.lr", "target.vitis_ai", "target.boards"]
     done = dpuforge("diff", "--against", "HEAD", cwd=project)
     assert done.returncode == 1
@@ -159,3 +166,33 @@ def test_a_manifest_without_settings_says_so(project: Path) -> None:  # noqa: F8
     done = dpuforge("diff", "--semantic", cwd=project)
     assert "the manifest of before lists no settings" in done.stdout
     assert "train.py" in done.stdout
+
+
+def fake_results(root: Path, *stages: str) -> None:
+    """Leave results of stages that were made with the scripts as they are."""
+    job = pipeline.load(root / "spec/quickstart.yaml")
+    for stage in pipeline.plan(job).stages:
+        if stage.key in stages:
+            scripts = {name: hash_file(job.generated() / name) for name in stage.scripts}
+            result = {"stage": stage.name, "status": "done", "seconds": 60.0, "scripts": scripts, "inputs": {}}
+            result |= {"outputs": {}, "metrics": {}, "settings": dict(stage.settings), "toolchain": {}, "reason": ""}
+            (job.build / stage.key).mkdir(parents=True)
+            (job.build / stage.key / "result.json").write_text(json.dumps(result))
+
+
+def test_the_stages_of_a_diff_are_those_of_plan(project: Path) -> None:  # noqa: F811
+    """One judge: diff --semantic names as "run again" what plan calls stale or dependent, and tells what never ran."""
+    fake_results(project, "train", "inspect")
+    for pairs in ((), (("epochs: 4", "epochs: 6"),)):
+        change(project, *pairs)
+        (document,) = tell(project)
+        rows = json.loads(dpuforge("plan", "spec/quickstart.yaml", "--json", cwd=project).stdout)["stages"]
+        never = [row["stage"] for row in rows if row["why"] == "never run"]
+        assert "train" not in never
+        assert "evaluate" in never
+        pending = [row["stage"] for row in rows if row["state"] in ("stale", "depends") and row["stage"] not in never]
+        assert document["judged_by"] == "results"
+        assert document["never_run"] == never
+        assert document["stages"] == pending
+        assert set(document["unavailable"]) == {row["stage"] for row in rows if row["state"] == "unavailable"}
+    assert next(row for row in rows if row["stage"] == "train")["why"] == "train.py changed: EPOCHS = 4 -> EPOCHS = 6"

@@ -26,19 +26,6 @@ GRACE_S = 5.0
 BLOCK = 1 << 20
 OLD_S = 7 * 86400.0  # copies that nobody came back for
 SET = ".set.json"  # what an installed folder holds: {name: sha256}
-ASK_MODULES = """
-import importlib, json
-found = {}
-for name in ("vart", "xir", "numpy", "PIL", "cv2"):
-    try:
-        module = importlib.import_module(name)
-    except Exception as error:
-        found[name] = {"error": "{}: {}".format(type(error).__name__, error)}
-    else:
-        emulated = bool(getattr(module, "__emulator__", False))
-        found[name] = {"version": str(getattr(module, "__version__", "")), "emulated": emulated}
-print(json.dumps(found))
-"""
 
 
 class Gone(Exception):
@@ -98,14 +85,6 @@ def hash_file(path: str) -> str:
         for block in iter(lambda: stream.read(BLOCK), b""):
             digest.update(block)
     return digest.hexdigest()
-
-
-def write_whole(path: str, text: str) -> None:
-    """Write a small file in one step."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path + ".partial", "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.replace(path + ".partial", path)
 
 
 class Board:
@@ -171,8 +150,8 @@ class Board:
         if select.select([0], [], [], 1.0)[0]:
             self.wire.fill()
 
-    def do_facts(self) -> None:
-        """Say what this board is."""
+    def do_facts(self, modules: str) -> None:
+        """Say what this board is; modules is the program that looks at its Python's packages."""
         uname = os.uname()
         names = dict(line.split("=", 1) for line in read_text("/etc/os-release").splitlines() if "=" in line)
         memory = dict(line.split(":", 1) for line in read_text("/proc/meminfo").splitlines() if ":" in line)
@@ -186,7 +165,7 @@ class Board:
             memory_kb={key: int(memory[key].split()[0]) for key in ("MemTotal", "MemAvailable") if key in memory},
             disk_free_bytes=self.free_bytes(),
             python=sys.version.split()[0],
-            modules=self.ask([self.python, "-c", ASK_MODULES]),
+            modules=self.ask([self.python, "-c", modules]),
             query=self.ask(["xdputil", "query"]),
         )
 
@@ -254,7 +233,8 @@ class Board:
         if not (os.path.isfile(os.path.join(folder, SET)) and self.is_whole(folder, files)):
             shutil.rmtree(folder, ignore_errors=True)
             self.link_files(folder + ".partial", files)
-            write_whole(os.path.join(folder + ".partial", SET), listing)
+            with open(os.path.join(folder + ".partial", SET), "w", encoding="utf-8") as stream:
+                stream.write(listing)
             os.rename(folder + ".partial", folder)
         fresh = os.path.realpath(current) != os.path.realpath(folder)
         if fresh:
@@ -278,6 +258,7 @@ class Board:
     def link_files(self, folder: str, files: dict[str, str]) -> None:
         """Fill a new folder with links to contents, or copies where the file system has no links."""
         shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder)
         for name, digest in files.items():
             path = os.path.join(folder, name)
             os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -83,7 +83,7 @@ def run_on_integers(graph: Graph, preprocess: Path, files: Sequence[Path], input
 
     Raises StageError where the DPU part of the network has not exactly one output.
     """
-    module, last = _load(preprocess), _find_output(graph)
+    module, last = load_preprocess(preprocess), _find_output(graph)
     program, digests, rows, fix = prepare(graph), [], [], 0
     for start in range(0, len(files), _BATCH):
         batch = [module.to_int8(module.prepare_file(path), input_fix) for path in files[start : start + _BATCH]]
@@ -101,9 +101,10 @@ def run_on_integers(graph: Graph, preprocess: Path, files: Sequence[Path], input
     return Expected(tuple(digests), np.concatenate(rows), fix)
 
 
-def _load(path: Path) -> Any:
+def load_preprocess(path: Path) -> Any:
+    """Return the module of a project's own preprocess.py; raise StageError where there is none."""
     spec = importlib.util.spec_from_file_location("dpuforge_board_preprocess", path)
-    if spec is None or spec.loader is None:
+    if spec is None or spec.loader is None or not path.is_file():
         raise StageError(f"{path} does not exist", "run `dpuforge generate`")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -62,12 +62,12 @@ def gather_contents(job: Job, board: str, emulated: bool) -> Contents:
     return Contents({**files, f"{job.project.target.net_name}.xmodel": network}, network)
 
 
-def choose_images(job: Job, count: int) -> tuple[Image, ...]:
-    """Return the images of the test split, or `count` of them spread evenly over it (0: all).
+def choose_images(root: Path, build: Path, count: int) -> tuple[Image, ...]:
+    """Return the images of a project's test split, or `count` of them spread evenly over it (0: all).
 
     Raises StageError where the prepare stage has not fixed the splits.
     """
-    path = job.build / "prepare" / "data.json"
+    path = build / "prepare" / "data.json"
     try:
         files: Mapping[str, int] = json.loads(path.read_text(encoding="utf-8"))["test"]["files"]
     except (OSError, ValueError, KeyError) as error:
@@ -75,7 +75,7 @@ def choose_images(job: Job, count: int) -> tuple[Image, ...]:
     images = [Image(name, label) for name, label in files.items()]
     if count and count < len(images):
         images = [images[index * len(images) // count] for index in range(count)]
-    missing = [image.path for image in images if not (job.root / image.path).is_file()]
+    missing = [image.path for image in images if not (root / image.path).is_file()]
     if missing:
         raise StageError(
             f"{missing[0]} does not exist any more, nor {len(missing) - 1} others", "run the prepare stage"

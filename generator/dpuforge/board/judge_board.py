@@ -18,6 +18,20 @@ from dpuforge.records.job import Job
 
 _NEEDED = ("vart", "xir", "numpy", "PIL")
 _LEAST_MEMORY_KB = 200_000
+# Asked of the board's own Python (3.7 or newer).
+_ASK_MODULES = """
+import importlib, json
+found = {}
+for name in ("vart", "xir", "numpy", "PIL", "cv2"):
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:
+        found[name] = {"error": "{}: {}".format(type(error).__name__, error)}
+    else:
+        emulated = bool(getattr(module, "__emulator__", False))
+        found[name] = {"version": str(getattr(module, "__version__", "")), "emulated": emulated}
+print(json.dumps(found))
+"""
 _VERSION = re.compile(r"-v(\d+\.\d+)\.\d+\.img")
 
 
@@ -73,7 +87,7 @@ class Checked:
 
 def check_board_over(session: Session, job: Job, wanted: str) -> Checked:
     """Ask a board what it is and judge it; wanted names one of the spec's boards, "" lets the host or the DPU say."""
-    facts = session.ask("facts")
+    facts = session.ask("facts", modules=_ASK_MODULES)
     query = facts["query"]
     facts["modules"] = _read_modules(facts["modules"])
     dpu, fault = _read_dpu(query, session.host.name)

@@ -46,7 +46,7 @@ def record_visit(visit: Visit, status: Status, reason: str = "") -> StageResult:
         metrics=metrics,
         board=visit.checked.target.board,
     )
-    write_result(visit.here / "hosts" / host, result)
+    write_result(visit.own, result)
     write_result(visit.here, result)
     return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import getpass
+import hashlib
 import json
 import re
 import socket
@@ -59,6 +60,11 @@ class Visit:
         """The folder of this board's results here."""
         return self.job.build / "board" / self.checked.target.board
 
+    @property
+    def own(self) -> Path:
+        """The folder in it of this host alone: several boards of one kind may be visited at once."""
+        return self.here / "hosts" / name_folder(self.session.host.name)
+
     def push(self, pictures: str = "images") -> tuple[Contents, tuple[Image, ...]]:
         """Bring the network, the application and the images there; raise StageError where the board does not fit.
 
@@ -67,7 +73,7 @@ class Visit:
         refuse_misfit(self.checked, self.session.host.name)
         contents = gather_contents(self.job, self.checked.target.board, self.checked.emulated)
         self.found["network"] = {"name": contents.network.name, "sha256": hash_file(contents.network)}
-        images = choose_images(self.job, self.wish.images)
+        images = choose_images(self.job.root, self.job.build, self.wish.images)
         parts = {"app": contents.files, pictures: name_images(self.job, images)}
         for name, files in parts.items():
             pushed = push_files(self.session, f"{self.place}/{name}", files)
@@ -102,9 +108,9 @@ class Visit:
             )
         return (datetime.datetime.now() - started).total_seconds()
 
-    def pull(self, results: str) -> Path:
-        """Bring what the last run left there, and return the folder here."""
-        destination = self.here / results
+    def pull(self, results: str, folder: Path | None = None) -> Path:
+        """Bring what the last run left there into a folder, by default this host's own, and return it."""
+        destination = (folder or self.own) / results
         paths = pull_files(self.session, f"{self.place}/{results}", destination)
         self.say(f"pull: {', '.join(path.name for path in paths) or 'nothing'}")
         return destination
@@ -215,6 +221,14 @@ def explain_failure(said: str, status: int) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     named = [line for line in lines if re.match(r"error: |.*(CHECK|Check failed|fingerprint)", line)]
     return (named or lines or [f"exit status {status}, it printed nothing"])[-1].removeprefix("error: ")
+
+
+def name_folder(host: str) -> str:
+    """Return a name of one folder for a host, whatever it is called: ssh://root@[::1]:22 holds slashes."""
+    name = re.sub(r"[^\w.@:\[\]-]", "_", host, flags=re.ASCII)
+    if name == host and name.strip("."):
+        return name
+    return f"{name.strip('.') or 'host'}-{hashlib.sha256(host.encode()).hexdigest()[:8]}"
 
 
 def _ignore(text: str) -> None:

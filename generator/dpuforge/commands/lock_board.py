@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpuforge.commands.choices import complete
 from dpuforge.commands.screen import print_json, print_message
 from dpuforge.errors import ExitCode, UsageError
 
@@ -19,9 +20,18 @@ if TYPE_CHECKING:
 
 
 def board_lock(
-    spec: Annotated[Path, typer.Argument(help="The spec file, for example spec/quickstart.yaml.")],
+    spec: Annotated[
+        Path,
+        typer.Argument(help="The spec file, for example spec/quickstart.yaml.", shell_complete=complete.complete_specs),
+    ],
     from_: Annotated[Path, typer.Option("--from", help="What `xdputil query` printed; - reads standard input.")],
-    board: Annotated[str, typer.Option(help="Which of the spec's boards printed it; not needed where it shows.")] = "",
+    board: Annotated[
+        str,
+        typer.Option(
+            help="Which of the spec's boards printed it; not needed where it shows.",
+            shell_complete=complete.complete_boards,
+        ),
+    ] = "",
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Write the DPU that a board reported into <spec>.lock.yaml; generate and compile.sh then refuse any other.

@@ -7,14 +7,26 @@ from typing import Annotated
 
 import typer
 
+from dpuforge.commands.choices import complete
 from dpuforge.commands.on_spec import Json, Spec
 from dpuforge.commands.screen import print_json, print_message, print_table
 
 
 def migrate(
     spec: Spec,
-    vitis_ai: Annotated[str, typer.Option("--vitis-ai", metavar="RELEASE", help="The release to build with.")] = "",
-    board: Annotated[list[str] | None, typer.Option("--board", help="A board to build for; may be repeated.")] = None,
+    vitis_ai: Annotated[
+        str,
+        typer.Option(
+            "--vitis-ai",
+            metavar="RELEASE",
+            help="The release to build with.",
+            shell_complete=complete.complete_releases,
+        ),
+    ] = "",
+    board: Annotated[
+        list[str] | None,
+        typer.Option("--board", help="A board to build for; may be repeated.", shell_complete=complete.complete_boards),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show all of it and write nothing.")] = False,
     json_: Json = False,
 ) -> None:

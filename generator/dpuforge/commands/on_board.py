@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpuforge.commands.choices import complete
 from dpuforge.commands.screen import PlainCommand, PlainGroup, print_json, print_message, print_table
 from dpuforge.errors import ExitCode, StageError, UsageError, UserError
 
@@ -26,9 +27,17 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Spec = Annotated[Path, typer.Argument(help="The spec file, for example spec/quickstart.yaml.")]
+Spec = Annotated[
+    Path,
+    typer.Argument(help="The spec file, for example spec/quickstart.yaml.", shell_complete=complete.complete_specs),
+]
 Hosts = Annotated[list[str], typer.Option("--host", help="A board of boards.yaml or an ssh destination; repeatable.")]
-Board = Annotated[str, typer.Option(help="Which of the spec's boards it is; not needed where it shows.")]
+Board = Annotated[
+    str,
+    typer.Option(
+        help="Which of the spec's boards it is; not needed where it shows.", shell_complete=complete.complete_boards
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Images = Annotated[int, typer.Option(min=0, help="Images of the test split, spread evenly over it; 0: all.")]
 Wait = Annotated[float, typer.Option(min=0.0, help="Seconds to wait for a board that somebody else uses.")]
@@ -200,10 +209,15 @@ def pull(spec: Spec, host: Hosts, board: Board = "", wait: Wait = 0.0) -> None:
     """Bring back what the last run left on a board: to build/<project>/board/<BOARD>/run/.
 
     Example: dpuforge board pull spec/quickstart.yaml --host kv260
+
+    Of several hosts each has a folder of its own: build/<project>/board/<BOARD>/hosts/<HOST>/run/.
     """
     from dpuforge.board.visit import Wish
 
-    for folder in visit_all(spec, host, Wish(board, wait=wait), "pull", lambda visit: visit.pull("run")):
+    def work(visit: Visit) -> Path:
+        return visit.pull("run", visit.here if len(set(host)) == 1 else None)
+
+    for folder in visit_all(spec, host, Wish(board, wait=wait), "pull", work):
         print(folder)
 
 

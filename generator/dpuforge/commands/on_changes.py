@@ -41,7 +41,8 @@ def diff(
     Example: dpuforge diff spec/quickstart.yaml --semantic --against main
 
     --semantic says which settings changed, from what to what, where, which files each touches and which stages have to
-    run again; edits by hand and changes of dpuforge itself are told apart.
+    run again, as `plan` judges it; edits by hand and changes of dpuforge itself are told apart. With --against, the
+    stages are those that read a script that differs: the results of that revision are not here.
     """
     from dpuforge.render.folder import format_diff
 
@@ -52,7 +53,7 @@ def diff(
         before, changes = _compare(job, files, out, against)
         changed = changed or bool(changes)
         if semantic:
-            documents.append(_describe(job, before, changes))
+            documents.append(_describe(job, files, before, changes, bool(against)))
         else:
             print(format_diff(changes, job.project.project), end="")
     if semantic:
@@ -74,15 +75,18 @@ def _compare(
         return read_manifest(folder), pipeline.compare(job, files, folder.parent)
 
 
-def _describe(job: Job, before: dict[str, Any], changes: tuple[FileChange, ...]) -> dict[str, Any]:
+def _describe(
+    job: Job, files: tuple[RenderedFile, ...], before: dict[str, Any], changes: tuple[FileChange, ...], against: bool
+) -> dict[str, Any]:
     """Return one project's changes in words, as the document that --format json prints."""
     from dpuforge import pipeline
-    from dpuforge.trace.name_changes import name_changes, name_stages
+    from dpuforge.planning import name_stages
+    from dpuforge.trace.name_changes import name_changes
 
     plan = pipeline.plan(job)
     named: Changes = name_changes(job, plan, before, changes)
-    stages, minutes = name_stages(job, plan, changes)
-    return {"project": job.project.project, **asdict(named), "stages": stages, "minutes": minutes}
+    news = asdict(name_stages(job, plan, files, changes, has_results=not against))
+    return {"project": job.project.project, **asdict(named), "stages": news.pop("again"), **news}
 
 
 def _print_documents(documents: Iterable[dict[str, Any]], form: Form) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpuforge.commands.choices import complete
 from dpuforge.commands.screen import print_json, print_message, print_table
 from dpuforge.commands.show_fingerprint import show_fingerprint
 
@@ -97,8 +98,19 @@ def _release_row(release: Release, catalogue: Catalogue) -> dict[str, Any]:
 
 
 def backbones(
-    board: Annotated[str, typer.Option(help="Also estimate every backbone on this board, fastest first.")] = "",
-    release: Annotated[str, typer.Option(help="Vitis AI release; default: the newest that serves the board.")] = "",
+    board: Annotated[
+        str,
+        typer.Option(
+            help="Also estimate every backbone on this board, fastest first.", shell_complete=complete.complete_boards
+        ),
+    ] = "",
+    release: Annotated[
+        str,
+        typer.Option(
+            help="Vitis AI release; default: the newest that serves the board.",
+            shell_complete=complete.complete_releases,
+        ),
+    ] = "",
     json_: Json = False,
 ) -> None:
     """Show the torchvision backbones a spec may name: parameters, multiply-accumulates, published weights.
@@ -137,9 +149,19 @@ def _estimate_backbones(board: str, release: str, json_: bool) -> None:
 
 
 def estimate(
-    what: Annotated[Path, typer.Argument(help="A spec, or an .xmodel file.")],
-    board: Annotated[list[str] | None, typer.Option(help="The board; may be repeated. Default: every board.")] = None,
-    release: Annotated[str, typer.Option(help="Vitis AI release; default: the spec's, or the newest.")] = "",
+    what: Annotated[
+        Path, typer.Argument(help="A spec, or an .xmodel file.", shell_complete=complete.complete_networks)
+    ],
+    board: Annotated[
+        list[str] | None,
+        typer.Option(help="The board; may be repeated. Default: every board.", shell_complete=complete.complete_boards),
+    ] = None,
+    release: Annotated[
+        str,
+        typer.Option(
+            help="Vitis AI release; default: the spec's, or the newest.", shell_complete=complete.complete_releases
+        ),
+    ] = "",
     fit: Annotated[
         Path | None, typer.Option(help="Folder of results that `dpuforge board` measured: corrects the estimate.")
     ] = None,

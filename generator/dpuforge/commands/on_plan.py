@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpuforge.commands.choices import complete
 from dpuforge.commands.on_spec import Boards, Json, Spec, ToolchainName
 from dpuforge.commands.screen import paint, print_json, print_message, print_table
 from dpuforge.errors import ExitCode
@@ -19,8 +21,10 @@ def plan(
     spec: Spec,
     toolchain: ToolchainName = None,
     board: Boards = None,
-    start: Annotated[str, typer.Option("--from", help="As `run --from`.")] = "",
-    until: Annotated[str, typer.Option(help="As `run --until`.")] = "",
+    start: Annotated[
+        str, typer.Option("--from", help="As `run --from`.", shell_complete=complete.complete_stages)
+    ] = "",
+    until: Annotated[str, typer.Option(help="As `run --until`.", shell_complete=complete.complete_stages)] = "",
     out: Annotated[Path | None, typer.Option("--out", help="Save it for `run --plan`.")] = None,
     json_: Json = False,
 ) -> None:
@@ -41,23 +45,28 @@ def plan(
     files = pipeline.render(planned)
     changes = pipeline.compare(job, files)
     seen = planning.foresee(job, planned, files, changes, request)
-    boards = describe_boards(job)
-    rows = [{"path": change.path, "change": change.change.value, "why": change.why} for change in changes]
     if out is not None:
         planning.save_plan(out, request, planning.describe_plan(job, planned, files, seen.rows))
-    if json_:
-        stages = [{**vars(row), "state": row.state.value} for row in seen.rows]
-        document = {"project": job.project.project, "files": rows, "stages": stages, "note": seen.note}
-        print_json({**document, "boards": boards})
-    else:
-        for row in rows:
-            why = f" ({row['why']})" if row["why"] else ""
-            print(f"{paint(row['change'], 9)} {job.project.project}/{row['path']}{why}")
-        _print_stages(seen)
-        for name, said in boards.items():
-            print(f"{name}: {said}")
+    rows = [{"path": change.path, "change": change.change.value, "why": change.why} for change in changes]
+    _print_plan(job.project.project, rows, seen, describe_boards(job), json_)
     pending = bool(rows) or any(row.pending for row in seen.rows)
     raise typer.Exit(ExitCode.DRIFT if pending else ExitCode.DONE)
+
+
+def _print_plan(
+    project: str, rows: Sequence[dict[str, str]], seen: Foresight, boards: Mapping[str, Any], json_: bool
+) -> None:
+    """Print the files that would change, the stages, and what is known of the boards."""
+    if json_:
+        stages = [{**vars(row), "state": row.state.value} for row in seen.rows]
+        print_json({"project": project, "files": rows, "stages": stages, "note": seen.note, "boards": boards})
+        return
+    for row in rows:
+        why = f" ({row['why']})" if row["why"] else ""
+        print(f"{paint(row['change'], 9)} {project}/{row['path']}{why}")
+    _print_stages(seen)
+    for name, said in boards.items():
+        print(f"{name}: {said}")
 
 
 def _print_stages(seen: Foresight) -> None:

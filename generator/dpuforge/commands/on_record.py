@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpuforge.commands.choices import complete
 from dpuforge.commands.on_spec import Json, Spec
 from dpuforge.commands.screen import print_json, print_message
 from dpuforge.errors import ExitCode, UsageError
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def verify(
-    what: Annotated[Path, typer.Argument(help="A spec, or an archive of `dpuforge pack`.")], json_: Json = False
+    what: Annotated[
+        Path, typer.Argument(help="A spec, or an archive of `dpuforge pack`.", shell_complete=complete.complete_specs)
+    ],
+    json_: Json = False,
 ) -> None:
     """Recompute every recorded digest and say what no longer matches; exit code 1 where anything does not.
 
@@ -83,4 +88,4 @@ def pack(
     target = out or job.build / f"{job.project.project}.zip"
     names = archive.pack(job, results, target)
     print(f"{target}: {len(names)} files, {target.stat().st_size / 1e6:.1f} MB, sha256 {hash_file(target)}")
-    print_message(f"next: `dpuforge verify {target}`, here or elsewhere")
+    print_message(f"next: `dpuforge verify {shlex.quote(str(target))}`, here or elsewhere")

@@ -10,25 +10,41 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpuforge.commands.choices import complete
 from dpuforge.commands.screen import paint, print_json, print_message, print_table
-from dpuforge.commands.show_faults import choose_engine, explain_word, make_question, print_faults
+from dpuforge.commands.show_faults import choose_engine, explain_word, make_question, tell_failure
 from dpuforge.errors import ExitCode, Problem, UsageError, UserError
 
 if TYPE_CHECKING:
     from dpuforge.records.files import Edits, FileChange, RenderedFile
     from dpuforge.records.job import Job
+    from dpuforge.running import Request
 
-Specs = Annotated[list[Path] | None, typer.Argument(help="Spec files; without any: every spec/*.yaml here.")]
-Spec = Annotated[Path, typer.Argument(help="The spec file, for example spec/quickstart.yaml.")]
+Specs = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Spec files; without any: every spec/*.yaml here.", shell_complete=complete.complete_specs),
+]
+Spec = Annotated[
+    Path,
+    typer.Argument(help="The spec file, for example spec/quickstart.yaml.", shell_complete=complete.complete_specs),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for <project>/; default: generated/ beside spec/.")]
-Boards = Annotated[list[str] | None, typer.Option("--board", help="Only this board; may be repeated.")]
+Boards = Annotated[
+    list[str] | None,
+    typer.Option("--board", help="Only this board; may be repeated.", shell_complete=complete.complete_boards),
+]
 Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace files edited by hand; they are moved to build/<project>/set_aside/."),
 ]
 Keep = Annotated[bool, typer.Option("--keep", help="Leave files edited by hand as they are; write the others.")]
-ToolchainName = Annotated[str | None, typer.Option(help="emulator, native or container; default: the spec's.")]
+ToolchainName = Annotated[
+    str | None,
+    typer.Option(
+        help="emulator, native or container; default: the spec's.", shell_complete=complete.complete_toolchains
+    ),
+]
 
 
 def find_specs(specs: Iterable[Path] | None) -> tuple[Path, ...]:
@@ -112,8 +128,20 @@ def _problems_json(problems: tuple[Problem, ...]) -> dict[str, Any]:
 
 
 def explain(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC|FILE:LINE|CODE", help="A spec, a generated line, or a code.")],
-    says: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="With a code: the spec that led there.")] = None,
+    spec: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SPEC|FILE:LINE|CODE",
+            help="A spec, a generated line, or a code.",
+            shell_complete=complete.complete_specs,
+        ),
+    ],
+    says: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SPEC]", help="With a code: the spec that led there.", shell_complete=complete.complete_specs
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Show every effective value of a spec and where it came from, and what part of a picture the network sees.
@@ -150,8 +178,8 @@ def _explain_line(path: Path, line: int, json_: bool) -> None:
     if on_disk[line - 1 : line] != [found.text]:
         print_message(f"{path}:{line} is not what the spec leads to now; this is the line as it would be made")
     print(f"{path}:{line}: {found.text.strip()}")
-    for template in dict.fromkeys((place.template, place.line) for place in found.templates):
-        print(f"made by templates/{template[0]}:{template[1]}")
+    for place in found.places:
+        print(f"made by {place}")
     rows = [(it.how, it.key, it.origin.value, it.origin.where or f"default: {it.origin.why}") for it in found.keys]
     print_table("", ("how", "key", "value", "where, or why"), rows) if rows else print("no key of the spec decides it")
 
@@ -275,8 +303,10 @@ def run(
     spec: Spec,
     toolchain: ToolchainName = None,
     board: Boards = None,
-    start: Annotated[str, typer.Option("--from", help="Run again from this stage on.")] = "",
-    until: Annotated[str, typer.Option(help="Stop after this stage.")] = "",
+    start: Annotated[
+        str, typer.Option("--from", help="Run again from this stage on.", shell_complete=complete.complete_stages)
+    ] = "",
+    until: Annotated[str, typer.Option(help="Stop after this stage.", shell_complete=complete.complete_stages)] = "",
     jobs: Annotated[int, typer.Option(min=1, help="Boards to compile side by side.")] = 1,
     overwrite: Overwrite = False,
     keep: Keep = False,
@@ -294,36 +324,30 @@ def run(
     Scripts that were edited by hand are refused (exit code 1): --keep runs them as they are. One run at a time works
     in a project's build folder; the second says who does (exit code 3).
     """
-    from dpuforge import pipeline, planning, running
+    from dpuforge import pipeline, running
     from dpuforge.commands.progress import RunProgress
     from dpuforge.execute.run_stages import Selection
 
     edits = choose_edits(overwrite, keep)
     request = running.Request(toolchain or "", tuple(board or ()), Selection(start, until), jobs, edits)
     if approved is not None:
-        if toolchain or board or start or until:
-            raise UsageError("--plan: the saved plan says toolchain, boards and stages", "give them to `dpuforge plan`")
-        request = replace(planning.read_approval(approved, jobs), edits=edits)
+        request = _bind_to_plan(approved, request)
     request = replace(request, engine=choose_engine(engine), pull=make_question(pull))
     document, failed = pipeline.run(spec, request, RunProgress, print_message)
     _print_summary(document)
     if failed is not None:
-        print_message(f"stage {failed.key} failed: {failed.reason}\nhelp: read {failed.log}")
-        print_faults(spec, failed.log)
-        _explain_failure(spec, failed.log)
+        tell_failure(spec, failed)
         raise typer.Exit(failed.exit_code)
 
 
-def _explain_failure(spec: Path, log: Path) -> None:
-    """Name the keys of the spec behind the lines of generated scripts that a failed stage's traceback names."""
-    from dpuforge import pipeline
-    from dpuforge.trace.explain_line import explain_traceback
+def _bind_to_plan(approved: Path, request: Request) -> Request:
+    """Return the request of a saved plan; raise UsageError where the command says otherwise."""
+    from dpuforge import planning
 
-    text = log.read_text("utf-8", errors="replace") if log.is_file() else ""
-    if "Traceback" in text:
-        job = pipeline.load(spec)
-        for line in explain_traceback(job, pipeline.plan(job), text):
-            print_message(f"      {line}")
+    selection = request.selection
+    if request.toolchain or request.boards or selection.start or selection.until:
+        raise UsageError("--plan: the saved plan says toolchain, boards and stages", "give them to `dpuforge plan`")
+    return replace(planning.read_approval(approved, request.jobs), edits=request.edits)
 
 
 def _print_summary(document: dict[str, Any]) -> None:
@@ -347,7 +371,11 @@ def _both(metrics: dict[str, Any], network: str) -> str:
     return f"{metrics[f'{network}_accuracy']:.2f} %{beside}"
 
 
-def report(specs: Annotated[list[Path], typer.Argument(help="One spec, or several to compare.")]) -> None:
+def report(
+    specs: Annotated[
+        list[Path], typer.Argument(help="One spec, or several to compare.", shell_complete=complete.complete_specs)
+    ],
+) -> None:
     """Write report.json, report.md, report.html and card.md from the results in build/<project>/.
 
     Example: dpuforge report spec/quickstart.yaml

@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from dpuforge.commands.screen import print_json, print_message
 from dpuforge.errors import UsageError
+
+if TYPE_CHECKING:
+    from dpuforge.running import Failure
 
 
 def explain_word(word: str, spec: Path | None, json_: bool) -> None:
@@ -49,3 +53,22 @@ def choose_engine(engine: str) -> str:
     if engine not in ("", "auto", "docker", "podman"):
         raise UsageError(f"there is no container engine {engine!r}", "choose docker or podman")
     return engine
+
+
+def tell_failure(spec: Path, failed: Failure) -> None:
+    """Say which stage failed and why, what its log tells, and which keys are behind it."""
+    print_message(f"stage {failed.key} failed: {failed.reason}\nhelp: read {failed.log}")
+    print_faults(spec, failed.log)
+    _explain_failure(spec, failed.log)
+
+
+def _explain_failure(spec: Path, log: Path) -> None:
+    """Name the keys of the spec behind the lines of generated scripts that a failed stage's traceback names."""
+    from dpuforge import pipeline
+    from dpuforge.trace.explain_line import explain_traceback
+
+    text = log.read_text("utf-8", errors="replace") if log.is_file() else ""
+    if "Traceback" in text:
+        job = pipeline.load(spec)
+        for line in explain_traceback(job, pipeline.plan(job), text):
+            print_message(f"      {line}")

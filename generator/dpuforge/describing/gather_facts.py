@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ _FILES = (
     "evaluate/predictions.json",
     "evaluate/pictures.json",
     "evaluate/histograms.json",
+    "preflight/predictions.json",
 )
 
 
@@ -59,14 +61,15 @@ def tell_elsewhere(job: Job, document: Mapping[str, Any], facts: Facts) -> None:
 def read_data(path: Path) -> Any:
     """Return what a JSON, CSV or text file holds, None where it is missing, too large or damaged.
 
-    Rows of a CSV file become dicts with numbers where cells are numbers; text becomes its lines.
+    Rows of a CSV file become dicts with numbers where cells are numbers; text becomes its lines. NaN and infinity
+    become None.
     """
     try:
         if path.stat().st_size > _LARGEST:
             return None
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
-            return json.loads(text)
+            return json.loads(text, parse_constant=_drop)
         lines = text.splitlines()
         return [_parse_row(row) for row in csv.DictReader(lines)] if path.suffix == ".csv" else lines
     except (OSError, ValueError, csv.Error):
@@ -77,9 +80,13 @@ def _parse_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {str(name): _parse_cell(cell) for name, cell in row.items()}
 
 
+def _drop(name: str) -> None:
+    """Stand for NaN and infinity, which the page's own JSON does not know."""
+
+
 def _parse_cell(cell: Any) -> Any:
     try:
-        return float(cell)
+        return float(cell) if math.isfinite(float(cell)) else None
     except (TypeError, ValueError):
         return cell
 

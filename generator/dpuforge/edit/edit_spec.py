@@ -35,6 +35,35 @@ def edit_text(text: str, values: Mapping[str, Any]) -> str:
     return _dump(yaml, document)
 
 
+def rename_keys(text: str, names: Mapping[str, str]) -> str:
+    """Return the YAML text with dotted keys under other names, their values and comments with them.
+
+    A key that stays in its mapping keeps its place there. Raises UsageError where the text is no YAML.
+    """
+    yaml = _choose_yaml(text)
+    document = yaml.load(text)
+    for old, new in names.items():
+        _rename_key(document, old.split("."), new.split("."))
+    return _dump(yaml, document)
+
+
+def _rename_key(document: Any, old: list[str], new: list[str]) -> None:
+    source = document
+    for name in old[:-1]:
+        source = source[name]
+    place, value = list(source).index(old[-1]), source[old[-1]]
+    comment = source.ca.items.pop(old[-1], None)
+    del source[old[-1]]
+    target, first = document, place
+    for number, name in enumerate(new[:-1]):
+        if not isinstance(target.get(name), dict):
+            target.insert(first if number == len(old) - 1 else len(target), name, CommentedMap())
+        target = target[name]
+    target.insert(place if target is source else len(target), new[-1], value)
+    if comment is not None:
+        target.ca.items[new[-1]] = comment
+
+
 def load_text(path: Path, text: str, catalogue: Catalogue | None = None) -> LoadedSpec:
     """Load a text as if it were the spec file path, which is left as it is; the folder of path must exist.
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpuforge.edit.edit_spec import edit_text, load_text
+from dpuforge.edit.edit_spec import edit_text, load_text, rename_keys
 from dpuforge.errors import UsageError
 from dpuforge.load.boards.catalogue import shipped_catalogue
 from dpuforge.load.boards.resolve_board import HardwareError, find_release, resolve_board, resolve_choices
 from dpuforge.load.load_spec import LoadedSpec, load_project
+from dpuforge.load.sections.renames import find_renamed, has_both
+from dpuforge.load.text import read_document
 from dpuforge.plan.flow_contexts import find_image
 from dpuforge.records.hardware import BoardTarget, Catalogue, Release
 
@@ -29,22 +31,39 @@ class Migration:
 def migrate(path: Path, release: str = "", boards: Sequence[str] = (), catalogue: Catalogue | None = None) -> Migration:
     """Return a spec carried to another release, other boards or both; "" and () mean those that it has.
 
+    Keys that were renamed since it was written get their new names.
     Raises UsageError that names every board that the release does not serve, SpecError where the result has mistakes.
     """
     catalogue = catalogue or shipped_catalogue()
-    before = load_project(path, catalogue)
+    written = path.read_text(encoding="utf-8")
+    renamed, names = _rename(path, written)
+    before = load_text(path, renamed, catalogue) if names else load_project(path, catalogue)
     wanted = find_release(catalogue, release or before.project.target.vitis_ai).name
     _refuse_boards(catalogue, before, wanted, boards)
     values: dict[str, Any] = {"target.vitis_ai": wanted}
     if boards:
-        written = {_name_board(item): item for item in before.origins["target.boards"].value}
-        values["target.boards"] = [written.get(name, name) for name in boards]
+        listed = {_name_board(item): item for item in before.origins["target.boards"].value}
+        values["target.boards"] = [listed.get(name, name) for name in boards]
     changed = {key: value for key, value in values.items() if before.origins[key].value != value}
-    text = edit_text(path.read_text(encoding="utf-8"), changed)
+    text = edit_text(renamed, changed)
     after = load_text(path, text, catalogue)
-    rows = tuple(row for row in _compare(catalogue, before, after) if row[1] != row[2])
+    keys = tuple(("key", old, new) for old, new in names.items())
+    rows = (*keys, *(row for row in _compare(catalogue, before, after) if row[1] != row[2]))
     tasks = tuple(_find_tasks(catalogue, path, before, after))
     return Migration(text, rows, tasks, tuple(str(warning) for warning in after.warnings))
+
+
+def _rename(path: Path, text: str) -> tuple[str, dict[str, str]]:
+    """Return a spec's text with the keys of now, and {old: new} of those that were renamed, its version raised."""
+    document = read_document(text.encode(), str(path)).value
+    found = [row for row in find_renamed(document) if not has_both(document, row)]
+    if not found:
+        return text, {}
+    names = {row.old: row.new for row in found}
+    text = rename_keys(text, names)
+    if "spec_version" in document:
+        text = edit_text(text, {"spec_version": max(row.version for row in found)})
+    return text, names
 
 
 def _name_board(item: Any) -> str:

@@ -23,6 +23,7 @@ from dpuforge.execute.engine import (
     pull_image,
 )
 from dpuforge.execute.faults import explain_container, explain_engine
+from dpuforge.execute.process import RUN_VARIABLE
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.records.hardware import Image
 from dpuforge.records.project import Container
@@ -140,6 +141,7 @@ class ContainerPlace(ToolchainPlace):
         values = {
             **{name: os.environ[name] for name in _HANDED_ON if name in os.environ},
             "DPUFORGE_TOOLCHAIN": self.name,
+            RUN_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -233,7 +235,7 @@ def find_container(wish: Wish) -> tuple[Engine, ImageFacts]:
     Raises MissingToolError where no engine answers or the image is not there and may not be pulled, UsageError where
     no image is known.
     """
-    known = _choose_image(wish)
+    known = choose_image(wish)
     engine, facts = find_image(find_engines(wish.engine or wish.settings.engine), known.image)
     if facts is not None:
         return engine, facts
@@ -255,7 +257,11 @@ def find_container(wish: Wish) -> tuple[Engine, ImageFacts]:
     return engine, pulled
 
 
-def _choose_image(wish: Wish) -> Image:
+def choose_image(wish: Wish) -> Image:
+    """Return the image that a project's stages run in: the spec's own, or the release's of its flavour.
+
+    Raises UsageError where none is on record.
+    """
     kind = "gpu" if wish.settings.flavour == "cuda" else wish.settings.flavour
     if wish.settings.image is not None:
         local = wish.settings.image.startswith("localhost/")

@@ -1,8 +1,8 @@
 """One run at a time in build/<project>/: the second says who holds it; what a dead run left is waited for, or ended.
 
 The lock is flock's, so the kernel gives it back when its last holder dies, also after a reboot. The stages hold it
-too: it is free exactly when nobody writes. Where a file system has no flock, a file with the holder's process, host
-and boot takes its place.
+too: it is free exactly when nobody writes. Scripts that Snakemake or a person starts share it. Where a file system has
+no flock, a file with the holder's process, host and boot takes its place.
 """
 
 from __future__ import annotations
@@ -86,6 +86,9 @@ def _try_flock(lock: int, build: Path, say: Say) -> bool:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
+            script = _find_script(build)
+            if script is not None:
+                raise _refuse(build, script) from None
             holder = _parse(os.pread(lock, 65536, 0))
         except OSError as error:
             if error.errno not in _NO_FLOCK:
@@ -99,6 +102,17 @@ def _try_flock(lock: int, build: Path, say: Say) -> bool:
         if time.monotonic() > end and not _end_orphans(build / LOCK, say):
             raise _refuse(build, holder)
         time.sleep(0.05)
+
+
+def _find_script(build: Path) -> Holder | None:
+    """Return a stage's script at work that no run of dpuforge started: each holds a lock of its stage's name."""
+    for path in build.glob(".*.lock"):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _parse(file.read()) or Holder(0, "this machine", "a moment", command=path.name)
+    return None
 
 
 def _refuse(build: Path, holder: Holder | None) -> LockedError:

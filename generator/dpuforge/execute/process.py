@@ -21,6 +21,7 @@ from typing import IO
 
 from dpuforge.errors import Interrupted
 
+RUN_VARIABLE = "DPUFORGE_RUN"  # tells a script the process that holds build/ for it
 _GRACE_SECONDS = 15.0
 _STACK_SECONDS = 5.0  # for an aborted child
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -128,7 +129,7 @@ def _start(
         with subprocess.Popen(
             guarded,
             cwd=cwd,
-            env=dict(env),
+            env={**env, **({RUN_VARIABLE: str(os.getpid())} if kept else {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -232,7 +232,7 @@ class _StageRun:
         )
         if failure:
             set_aside(self.folder, LOG)
-            return written.with_changes(status=Status.FAILED, reason=failure, exit_code=code)
+            return written.with_changes(status=Status.FAILED, reason=failure, exit_code=written.exit_code or code)
         return self._hold_against_project(written if written.says_why else self._complete(written))
 
     def _hold_against_project(self, result: StageResult) -> StageResult:
@@ -272,12 +272,17 @@ class _StageRun:
         try:
             command = place.wrap(argv, key, folder)
             code = run_logged(command, folder, place.env, self.folder / LOG, show, self.stop, kept, limit)
-            return code, place.explain(key, code, self._read_log()) if code else ""
+            return code, place.explain(key, self._find_end(code), self._read_log()) if code else ""
         except Overrun:
             script = Path(self.stage.argv[0]).name
             return 124, describe_overrun(self.minutes or 0, self.stage.name, script, self._read_log())
         finally:
             place.close(key)
+
+    def _find_end(self, code: int) -> int:
+        """Return how a script ended that code is of: a watched one records the signal that ended its work."""
+        told = read_result(self.folder)
+        return told.exit_code if told is not None and told.exit_code else code
 
     def _read_log(self) -> str:
         return (self.folder / LOG).read_text(encoding="utf-8", errors="replace")

@@ -149,6 +149,10 @@ def _compare_toolchain(stage: PlannedStage, recorded: Mapping[str, Any], place: 
         return
     found = recorded.get("versions")
     versions = found if isinstance(found, Mapping) else {}
+    # Of a result without an image only AMD's quantizer, loaded, shows that it was made in one.
+    if stage.packages and "image" in place.versions and not {"image", "pytorch_nndct"} & versions.keys():
+        yield f"the place changed: no image -> {place.versions['image']}"
+        return
     for name in (*stage.packages, "image"):  # a container's image decides whatever ran in one
         if name in versions and name in place.versions and not _is_same(str(versions[name]), place.versions[name]):
             shown = "dpuforge's own code" if name == "dpuforge" else name

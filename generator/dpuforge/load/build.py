@@ -12,6 +12,7 @@ from typing import Any
 
 from dpuforge.load.quantization import to_quant_json
 from dpuforge.load.rules import read_class_names
+from dpuforge.load.sections.own_files import build_own
 from dpuforge.records.project import (
     Adjust,
     BoardChoice,
@@ -63,6 +64,7 @@ def build_project(spec: Spec, root: Path, files: tuple[SourceFile, ...]) -> Proj
         spec=files[0],
         bases=files[1:],
         report=Report(tuple(spec["report"]["log"])),
+        own=build_own(spec["own"], root),
     )
 
 

@@ -87,13 +87,16 @@ def check_classes(value: object) -> Iterator[Fault]:
 
 
 def _check_names(names: list[object]) -> Iterator[Fault]:
+    seen: set[str] = set()
     for index, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
             yield Fault(f"a class name should be text, got {show_value(name)}", f'quote it: "{name}"', (index,))
-        elif name in names[:index]:
+        elif name in seen:
             yield Fault(
                 f"the class name is there twice, got {show_value(name)}", "give every class a name of its own", (index,)
             )
+        else:
+            seen.add(name)
     if len(names) < 2:
         yield Fault(
             f"should list at least two names, got {len(names)}", "a classifier tells at least two classes apart"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dpuforge.load.backbones import load_backbones
+from dpuforge.load.boards.catalogue import shipped_catalogue
 from dpuforge.load.spec_schema import read_schema
 from dpuforge.quant_config import PARAM_KEYS, TENSOR_TYPES
 from dpuforge.quant_config.tables import BIT_WIDTH_RANGE, BOOLEANS, ENUMS
@@ -52,11 +53,11 @@ def _convert_mapping(schema: Mapping[str, Any]) -> dict[str, Any]:
 def _convert(rules: Mapping[str, Any]) -> dict[str, Any]:
     meta = rules.get("meta", {})
     described = {"description": meta["doc"]} if "doc" in meta else {}
-    if "default" in rules and "schema" not in rules:
+    if rules.get("default") is not None and "schema" not in rules:  # yaml-language-server falls over a null here
         described["default"] = rules["default"]
     form = meta.get("json")
     if form is not None:
-        return described | (_NAMED[form] if isinstance(form, str) else form)
+        return described | (_NAMED[form]() if isinstance(form, str) else form)
     if rules.get("check_with") == "backbone":
         return described | {"anyOf": [{"enum": list(load_backbones())}, {"type": "string", "pattern": "^timm/|\\.py:"}]}
     return described | _convert_type(rules)
@@ -98,29 +99,89 @@ def _describe_parameters() -> dict[str, Any]:
     known |= {key: {"type": "boolean"} for key in BOOLEANS}
     known["bit_width"] = {"type": "integer", "minimum": low, "maximum": high}
     known["percentage"] = {"type": "number", "exclusiveMinimum": 0, "maximum": 100}
-    return {"type": "object", "additionalProperties": False, "properties": {key: known[key] for key in PARAM_KEYS}}
+    return _describe_object({key: {"description": _PARAMETERS[key]} | known[key] for key in PARAM_KEYS})
 
 
-_REFERENCE = {"$ref": "#/definitions/parameters"}
+_PARAMETERS = {
+    "datatype": "Number format of the quantised values; from release 3.5.",
+    "bit_width": "Bits of a quantised value.",
+    "method": "How calibration finds the range of values: their extremes (maxmin), or the range of the least error.",
+    "round_mode": "How a value between two steps is rounded.",
+    "symmetry": "Whether the range lies symmetrically around zero.",
+    "per_channel": "A step for each output channel instead of one for the tensor.",
+    "signed": "Whether the integers have a sign.",
+    "narrow_range": "Whether the lowest integer is left out, so that there are as many below zero as above.",
+    "scale_type": "Whether a step is a power of two, that is a fix position, or any number.",
+    "calib_statistic_method": "How the steps of the calibration's batches become one; for input and activation.",
+    "percentage": "Percent of the values that method percentile keeps.",
+}
 _TENSORS = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": dict.fromkeys(TENSOR_TYPES, _REFERENCE),
+    "input": "Settings of the network's input.",
+    "weights": "Settings of the weights.",
+    "bias": "Settings of the biases.",
+    "activation": "Settings of what operators put out.",
 }
-_LAYER = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "layer_type": {"type": "string"},
-        "layer_name": {"type": "string"},
-        "quantizable_data_type": {"type": "array", "items": {"enum": list(TENSOR_TYPES)}},
-        "overall": _REFERENCE,
-        "tensors": _TENSORS,
-    },
-    "required": ["quantizable_data_type"],
-}
-_NAMED: dict[str, dict[str, Any]] = {
-    "parameters": _REFERENCE,
-    "tensors": _TENSORS,
-    "layers": {"type": "array", "items": _LAYER},
+
+
+def _describe_object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": False, "properties": dict(properties)}
+
+
+def _describe_reference(description: str = "") -> dict[str, Any]:
+    """Return a reference to the parameters; allOf, since editors read nothing beside a bare $ref."""
+    described = {"description": description} if description else {}
+    return described | {"allOf": [{"$ref": "#/definitions/parameters"}]}
+
+
+def _describe_tensors() -> dict[str, Any]:
+    return _describe_object({key: _describe_reference(_TENSORS[key]) for key in TENSOR_TYPES})
+
+
+def _describe_layers() -> dict[str, Any]:
+    types = {"type": "array", "items": {"enum": list(TENSOR_TYPES)}}
+    layer = _describe_object(
+        {
+            "layer_type": {"description": "Every operator of this type, for example conv2d.", "type": "string"},
+            "layer_name": {"description": "The operator of this name.", "type": "string"},
+            "quantizable_data_type": {"description": "Which tensors of it are quantised."} | types,
+            "overall": _describe_reference("Settings of every tensor type of it."),
+            "tensors": {"description": "Settings by tensor type."} | _describe_tensors(),
+        }
+    )
+    return {"type": "array", "items": layer | {"required": ["quantizable_data_type"]}}
+
+
+def _describe_boards() -> dict[str, Any]:
+    """Return the form of target.boards; editors offer the boards that are known, and take others for configurations."""
+    board = {"anyOf": [{"enum": list(shipped_catalogue().boards)}, {"type": "string"}]}
+    entry = _describe_object(
+        {
+            "board": {"description": "The board's name; `dpuforge boards` lists them."} | board,
+            "dpu": {"description": "Another DPU than the board's own: a size (B2304) or a target.", "type": "string"},
+            "fingerprint": {
+                "description": "The DPU as `xdputil query` prints it on the board, quoted.",
+                "type": "string",
+                "pattern": "^0x[0-9a-fA-F]{1,16}$",
+            },
+        }
+    )
+    return {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 200,
+        "items": {"anyOf": [*board["anyOf"], entry | {"required": ["board"]}]},
+    }
+
+
+def _describe_release() -> dict[str, Any]:
+    releases = shipped_catalogue().releases
+    return {"anyOf": [{"enum": [name for name in releases if releases[name].supported]}, {"type": "string"}]}
+
+
+_NAMED: dict[str, Callable[[], dict[str, Any]]] = {
+    "parameters": _describe_reference,
+    "tensors": _describe_tensors,
+    "layers": _describe_layers,
+    "boards": _describe_boards,
+    "release": _describe_release,
 }

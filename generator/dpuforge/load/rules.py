@@ -16,11 +16,12 @@ from dpuforge.load.defaults import look_up
 from dpuforge.load.findings import Finding, Path, show_value
 from dpuforge.load.forms import check_board
 from dpuforge.load.quantization import check_quantization
-from dpuforge.load.sections import training
+from dpuforge.load.sections import own_files, training
 from dpuforge.load.sections.aware_training import check_qat
 from dpuforge.records.hardware import Catalogue
 
 MIN_CALIBRATION_IMAGES = 100
+MOST_BOARDS = 200  # as the schema has it
 MAX_HELD_OUT = 0.9  # of the images that data.split does not train on
 
 
@@ -252,6 +253,9 @@ def _check_class_file(context: Context) -> Iterator[Finding]:
 
 def read_class_names(path: FilePath) -> tuple[str, ...]:
     """Return the class names of a file with one a line; empty lines do not count. Raise OSError or ValueError."""
+    if not path.is_file():
+        path.stat()
+        raise ValueError("it is no file")
     if path.stat().st_size > 10_000_000:
         raise ValueError("it is larger than 10 MB")
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
@@ -309,7 +313,7 @@ def _check_boards(context: Context) -> Iterator[Finding]:
     """Judge every well-formed entry on its own; where the release is no good, only whether the board exists."""
     boards, release = context.get("target.boards"), context.get("target.vitis_ai")
     usable = isinstance(release, str) and release in context.catalogue.releases
-    for index, entry in enumerate(boards if isinstance(boards, list) else []):
+    for index, entry in enumerate(boards[:MOST_BOARDS] if isinstance(boards, list) else []):
         path: Path = ("target", "boards", index)
         choice = entry if isinstance(entry, Mapping) else {"board": entry}
         if next(check_board(entry), None) is None:
@@ -342,7 +346,8 @@ def _check_served(catalogue: Catalogue, release: str, board: str, where: Finding
 
 
 def _check_paths(context: Context) -> Iterator[Finding]:
-    for dotted in ("data.train", "data.validation", "data.test", "data.split.from", "model.weights"):
+    folders = ("data.train", "data.validation", "data.test", "data.split.from")
+    for dotted in (*folders, "model.weights", "transfer.teacher.weights"):
         value = context.get(dotted)
         if isinstance(value, str) and re.search(r"[\x00-\x1f]", value):
             yield _finding(dotted, f"a path holds a control character, got {show_value(value)}", "retype the path")
@@ -354,7 +359,7 @@ RULES = (
     Rule(("model",), _check_input),
     Rule(("model.backbone", "model.weights", "transfer.method"), _check_random_features),
     Rule(("data.source", "data.split", "data.train", "data.validation", "data.test"), _check_splits),
-    Rule(("data.split", "data.train", "data.validation", "data.test", "model.weights"), _check_paths),
+    Rule(("data.split", "data.train", "data.validation", "data.test", "model.weights", "transfer"), _check_paths),
     Rule(("data.preprocess", "model.backbone", "transfer.teacher"), _check_channels),
     Rule(("data.preprocess.range",), _check_range),
     Rule(("model.input", "data.preprocess.resize", "data.preprocess.crop"), _check_preprocess),
@@ -368,6 +373,7 @@ RULES = (
     Rule(("train", "transfer", "data.augment"), _check_section(training.check_views)),
     Rule(("quantization.calibration",), _check_calibration),
     Rule(("quantization",), lambda context: check_qat(context.spec, context.written)),
+    Rule(("own",), lambda context: own_files.check_files(context.spec, context.root)),
     Rule(("target.vitis_ai",), _check_release),
     Rule((), _check_boards),
     Rule((), _check_quantization),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -13,6 +14,7 @@ from cerberus import errors as codes
 
 from dpuforge.load import forms
 from dpuforge.load.findings import Finding, Path, show_value
+from dpuforge.load.sections import own_files
 from dpuforge.load.shipped_yaml import LOADER, ShippedSchema
 from dpuforge.paths import find_shipped
 
@@ -65,6 +67,19 @@ class _SpecValidator(Validator):  # type: ignore[misc]
     def _check_with_run(self, field: str, value: object) -> None:
         self._apply(forms.check_run, field, value)
 
+    def _check_with_own_templates(self, field: str, value: object) -> None:
+        self._apply(own_files.check_templates, field, value)
+
+    def _check_with_own_append(self, field: str, value: object) -> None:
+        self._apply(own_files.check_append, field, value)
+
+    def _error(self, *args: Any) -> None:
+        """Collect errors without Cerberus' trees of them, which sort anew for each of twenty thousand."""
+        if len(args) == 1:
+            self._errors.extend(args[0])
+        else:
+            super()._error(*args)
+
     def _apply(self, check: forms.Check, field: str, value: object) -> None:
         for fault in check(value):
             self._error(field, codes.CUSTOM, fault)
@@ -96,11 +111,19 @@ def find_rules(path: Path) -> Mapping[str, Any]:
     return rules
 
 
+MOST_SHOWN = 20  # of the values that one list should not have
+MOST_FINDINGS = 1000  # of a document that is no spec at all
+
+
 def check_schema(document: Mapping[str, Any]) -> tuple[Finding, ...]:
     """Return every breach of the schema: unknown and missing keys, wrong types, values out of range."""
     validator = _make_validator()
     validator.validate(document, normalize=False)
-    return tuple(finding for error in validator._errors for finding in _explain(error, document))
+    explained = (finding for error in validator._errors for finding in _explain(error, document))
+    found = tuple(islice(explained, MOST_FINDINGS))
+    if next(explained, None) is None:
+        return found
+    return (*found, Finding((), f"more than {MOST_FINDINGS} mistakes, the others are not listed", "mend these first"))
 
 
 def _explain(error: Any, document: Mapping[str, Any]) -> Iterator[Finding]:
@@ -141,6 +164,7 @@ def _explain_type(path: Path, error: Any) -> Finding:
 def _explain_allowed(path: Path, error: Any) -> Finding:
     allowed = [str(value) for value in error.constraint]
     bad = error.info[0] if error.code == codes.UNALLOWED_VALUES.code else (error.value,)
+    bad = bad[:MOST_SHOWN]
     faults = ", ".join(show_value(value) for value in bad)
     lowered = {word.lower(): word for word in allowed}
     close = [lowered[match] for value in bad for match in get_close_matches(str(value).lower(), lowered, 1, 0.6)]

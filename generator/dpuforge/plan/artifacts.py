@@ -55,6 +55,7 @@ ARTIFACTS = (
     Artifact("prepare.py"),
     Artifact("train.py",              _of_project(contexts.make_train_context)),
     Artifact("inspect_model.py",      _of_targets(contexts.make_inspect_context)),
+    Artifact("quantizer.py"),
     Artifact("quantize.py"),
     Artifact("class_maps.py"),
     Artifact("fake_quantize.py",      wanted=lambda project: project.quantization.adjust.enabled),

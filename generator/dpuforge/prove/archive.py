@@ -58,6 +58,7 @@ def _choose_files(job: Job, results: Mapping[str, StageResult]) -> Iterator[str]
     build = f"build/{job.project.project}"
     named = [source.path for source in (job.project.spec, *job.project.bases)]
     named += [PurePosixPath(job.project.spec.path).with_suffix(".lock.yaml").as_posix(), job.project.classes.file or ""]
+    named += [file.path for file in job.project.own]
     named += [f"{build}/{name}" for name in ("report.json", "report.md", "report.html", f"prepare/{SEEN}")]
     for key, result in results.items():
         named += [f"{build}/{key}/{RESULT}", *result.outputs]

@@ -121,6 +121,9 @@ def verify_generated(store: Store, project: str, verdict: Verdict) -> str:
         return ""
     for name, digest in files.items():
         verdict.compare(f"{folder}/{name}", str(digest), store.hash(f"{folder}/{name}"))
+    own = manifest.get("own")
+    for name, digest in own.items() if isinstance(own, dict) else ():
+        verdict.compare(f"{name} of the manifest", str(digest), store.hash(name))
     return str(spec.get("sha256"))
 
 

@@ -41,6 +41,10 @@ class Cause(str, Enum):
     SPEC = "the spec changed"
     TEMPLATES = "dpuforge's templates changed"
     BOTH = "the spec and dpuforge's templates changed"
+    OWN = "the project's own templates or hooks changed"
+    OWN_AND_SPEC = "the spec and the project's own templates or hooks changed"
+    ALL = "the spec, the project's own templates or hooks and dpuforge's templates changed"
+    OWN_AND_TEMPLATES = "the project's own templates or hooks and dpuforge's templates changed"
     DPUFORGE = "dpuforge changed"
 
     @property

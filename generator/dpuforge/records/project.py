@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from dpuforge.records.own import OwnFile
+
 
 class Method(str, Enum):
     """How the pretrained network is taught the new classes."""
@@ -385,3 +387,4 @@ class Project:
     spec: SourceFile
     bases: tuple[SourceFile, ...] = ()
     report: Report = Report()
+    own: tuple[OwnFile, ...] = ()

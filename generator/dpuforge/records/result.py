@@ -23,7 +23,8 @@ class StageResult:
     inputs and outputs map paths relative to the project root to sha256 digests, scripts the generated files (relative
     to generated/<project>/); settings are values that decided it and stand in no script. A result without scripts
     decided nothing: a tool was missing, or an older dpuforge made it. seconds is wall time; checked says that dpuforge
-    held the outcome against the project; exit_code is that of a script that failed.
+    held the outcome against the project; exit_code is that of a script that failed, 128 + n where
+    signal n ended its work.
     """
 
     stage: str

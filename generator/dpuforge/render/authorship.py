@@ -81,11 +81,21 @@ def _is_digests(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
 
 
+_MOVED = {  # what differs between two manifests: spec, dpuforge's templates, the project's own files
+    (True, False, False): Cause.SPEC,
+    (False, True, False): Cause.TEMPLATES,
+    (False, False, True): Cause.OWN,
+    (True, True, False): Cause.BOTH,
+    (True, False, True): Cause.OWN_AND_SPEC,
+    (False, True, True): Cause.OWN_AND_TEMPLATES,
+    (True, True, True): Cause.ALL,
+    (False, False, False): Cause.DPUFORGE,
+}
+
+
 def _find_moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> Cause:
-    spec, templates = (before.get(key) != now.get(key) for key in ("spec", "templates"))
-    return {(True, True): Cause.BOTH, (True, False): Cause.SPEC, (False, True): Cause.TEMPLATES}.get(
-        (spec, templates), Cause.DPUFORGE
-    )
+    spec, templates, own = (before.get(key) != now.get(key) for key in ("spec", "templates", "own"))
+    return _MOVED[spec, templates, own]
 
 
 def _is_partial(path: str) -> bool:

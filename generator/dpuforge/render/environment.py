@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import jinja2.bccache
 
 from dpuforge.errors import FormatError
 from dpuforge.paths import find_shipped
+from dpuforge.records.own import OwnFile
+from dpuforge.render.own_templates import OwnEnvironment, OwnLoader
 
 _LINE_LENGTH = 100
 
@@ -94,23 +96,27 @@ class _CompiledTemplates(jinja2.FileSystemBytecodeCache):
             super().dump_bytecode(bucket)
 
 
-def _open_cache() -> _CompiledTemplates | None:
+def _open_cache(pattern: str) -> _CompiledTemplates | None:
     try:
-        return _CompiledTemplates()
+        return _CompiledTemplates(pattern=pattern)
     except (OSError, RuntimeError):  # no temporary folder, or one that others may write to
         return None
 
 
-def make_environment(folder: Path | None = None) -> jinja2.Environment:
-    """Return the environment every template is rendered in; folder defaults to the shipped templates/."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(str(folder or find_shipped("templates"))),
+def make_environment(folder: Path | None = None, own: Sequence[OwnFile] = ()) -> jinja2.Environment:
+    """Return the environment every template is rendered in; folder defaults to the shipped templates/.
+
+    own are a project's own files, which come before those of the folder; with them all templates run in a sandbox.
+    """
+    shipped = jinja2.FileSystemLoader(str(folder or find_shipped("templates")))
+    environment = (OwnEnvironment if own else jinja2.Environment)(
+        loader=OwnLoader(shipped, own) if own else shipped,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
-        bytecode_cache=_open_cache(),
+        bytecode_cache=_open_cache("__jinja2_own_%s.cache" if own else "__jinja2_%s.cache"),
     )
     environment.filters["py_literal"] = format_py_literal
     environment.filters["sh_quote"] = format_sh_quote

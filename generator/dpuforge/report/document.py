@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,22 +49,16 @@ def build_report(
     why: they are left out. measured says what `dpuforge board` found on each board, facts hold what is not in the
     results themselves. Accuracies are percentages of top-1 on the test split.
     """
-    known = facts or Facts()
-    stale = dict(outdated or {})
+    known, stale = facts or Facts(), dict(outdated or {})
     current = {key: result for key, result in results.items() if key not in stale}
-    evaluated = current["evaluate"].metrics if "evaluate" in current else {}
-    metrics = {name: evaluated.get(name) for name in (*_ACCURACY, *_SHADOWS)}
     document = {
         "project": project,
         "description": known.spec.description,
         "toolchain": toolchain,
-        "emulated": toolchain == "emulator" or bool(_list_stand_ins(current)),
-        "stand_ins": _list_stand_ins(current),
         "spec_sha256": spec_sha256,
-        "not_amd": sorted({step for result in current.values() for step in result.metrics.get("not_amd", ())}),
-        "calibration": _describe_calibration(current),
+        **_describe_makers(toolchain, current),
         "warnings": [*_warn_of_age(stale), *_gather_warnings(current)],
-        "metrics": {**metrics, **evaluated},
+        "metrics": _gather_metrics(current),
         "boards": {target.board: _describe_board(target, current, stale, measured or {}) for target in targets},
         "stages": [_describe_stage(result, stale.get(key, "")) for key, result in results.items()],
         "ladder": build_ladder(current, known, toolchain == "emulator"),
@@ -73,7 +68,34 @@ def build_report(
         "hardware": dict(known.hardware),
         "provenance": describe_provenance(current, known),
     }
+    document = keep_finite(document)
     return {**document, "missing": list_missing(document, known)}
+
+
+def keep_finite(value: Any) -> Any:
+    """Return a document without NaN and infinity, which JSON does not know: None stands in their places."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: keep_finite(item) for key, item in value.items()}
+    return [keep_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _describe_makers(toolchain: str, current: Mapping[str, StageResult]) -> dict[str, Any]:
+    """Say what of the figures is not of AMD's own tools."""
+    stand_ins = _list_stand_ins(current)
+    return {
+        "emulated": toolchain == "emulator" or bool(stand_ins),
+        "stand_ins": stand_ins,
+        "not_amd": sorted({step for result in current.values() for step in result.metrics.get("not_amd", ())}),
+        "calibration": _describe_calibration(current),
+    }
+
+
+def _gather_metrics(current: Mapping[str, StageResult]) -> dict[str, Any]:
+    """Return the figures of evaluate; those that a page shows are there, None where nothing measured them."""
+    evaluated = current["evaluate"].metrics if "evaluate" in current else {}
+    return {**dict.fromkeys((*_ACCURACY, *_SHADOWS)), **evaluated}
 
 
 def _list_stand_ins(current: Mapping[str, StageResult]) -> list[str]:

@@ -14,6 +14,8 @@ from dpuforge.records.result import StageResult, Status
 from dpuforge.report.facts import Facts
 
 ALPHA = 0.05
+_ON_INTEGERS = "xmodel, on integers"
+_ANSWERS = ("files", "integers", "label")
 
 
 def mcnemar(lost: int, gained: int) -> float:
@@ -96,33 +98,46 @@ def _of_network(kind: str, name: str, results: Mapping[str, StageResult], made: 
 
 
 def _integer_rung(results: Mapping[str, StageResult], facts: Facts, emulated: bool) -> dict[str, Any]:
-    made = _is_emulated(results.get("deploy"))
-    name, command = "xmodel, on integers", "dpuforge run {spec} --until preflight"
     result = results.get("preflight")
+    known = {"toolchain": name_toolchain(result), "emulated": _is_emulated(results.get("deploy")) or emulated}
     found = result.metrics if result is not None else {}
-    measured = found.get("integer_accuracy")
-    if isinstance(measured, (int, float)):
+    run = found.get("integer_run")
+    note = f"{run.get('tensors')} tensors of one image equal the int8 network's" if isinstance(run, Mapping) else ""
+    if isinstance(found.get("integer_accuracy"), (int, float)):
         return _rung(
             "integers",
-            name,
-            top1=measured,
+            _ON_INTEGERS,
+            top1=found["integer_accuracy"],
             top5=found.get("integer_top5_accuracy"),
             interval=found.get("integer_interval"),
             images=found.get("integer_images"),
-            toolchain=name_toolchain(result),
-            emulated=made or emulated,
+            note="; ".join(filter(None, (_count_of(found), note))),
+            **_pair_integers(facts),
+            **known,
         )
-    run = found.get("integer_run")
-    if isinstance(run, Mapping):
-        note = "{} tensors of one image ({} values) equal the fake-quantised network's; accuracy not measured apart"
-        return _rung(
-            "integers",
-            name,
-            note=note.format(run.get("tensors"), run.get("values")),
-            toolchain=name_toolchain(result),
-            emulated=made or emulated,
-        )
-    return _rung("integers", name, note="not checked yet", command=command)
+    if note:
+        why = found.get("integer_note") or "run the preflight stage again"
+        return _rung("integers", _ON_INTEGERS, note=f"{note}; no accuracy: {why}", **known)
+    command = "dpuforge run {spec} --until preflight"
+    return _rung("integers", _ON_INTEGERS, note="not checked yet", command=command)
+
+
+def _count_of(found: Mapping[str, Any]) -> str:
+    count, whole = found.get("integer_images"), found.get("integer_images_of")
+    return "" if count is None or count == whole else f"{count} of {whole} test images, spread evenly"
+
+
+def _pair_integers(facts: Facts) -> dict[str, Any]:
+    """Return the drop from the int8 network to the integers on the images that both classified, with McNemar's test."""
+    here, there = facts.table("preflight/predictions.json"), facts.table("evaluate/predictions.json")
+    try:
+        int8 = dict(zip(there["files"], there["int8"], strict=True))
+        rows = [(int8[name], made, label) for name, made, label in zip(*map(here.get, _ANSWERS), strict=True)]
+    except (KeyError, TypeError, ValueError):  # one of them has not run, or was made of other images
+        return {}
+    lost, gained = (sum((a == t, b == t) == pair for a, b, t in rows) for pair in ((True, False), (False, True)))
+    drop = round(100.0 * (lost - gained) / len(rows), 4) if rows else None
+    return {"drop": drop, "mcnemar": judge_pairs(lost, gained), "against": "int8, same images"}
 
 
 def _compiled_rungs(results: Mapping[str, StageResult], facts: Facts) -> Iterator[dict[str, Any]]:

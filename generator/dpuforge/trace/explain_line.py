@@ -15,16 +15,18 @@ from dpuforge.plan.artifacts import find_artifact
 from dpuforge.quant_config.resolve import OVERALL, TENSOR
 from dpuforge.records.job import Job
 from dpuforge.records.origin import Origin
+from dpuforge.records.own import OwnFile
 from dpuforge.records.plan import Plan, PlannedFile
+from dpuforge.render.marked_lines import TemplateLine, trace_lines
+from dpuforge.render.own_templates import SHIPPED
 from dpuforge.render.render import MANIFEST
-from dpuforge.trace.marked_lines import TemplateLine, trace_lines
 from dpuforge.trace.recording import make_recorder
 from dpuforge.trace.template_keys import find_included, read_template
 
 _HARDWARE = ("target.boards", "target.vitis_ai")
 # Where a record's name is not the key's.
 _RENAMED = {"quantization.calibration.from_split": "quantization.calibration.from"}
-_ROOTS = {"project": "", "command": "project"}
+_ROOTS = {"project": "", "command": "project", "hooks": "own.append"}
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,17 @@ class Key:
 
 @dataclass(frozen=True)
 class LineOrigin:
-    """Where one line of generated/<project>/ comes from; text is the line as dpuforge makes it, line counts from 1."""
+    """Where one line of generated/<project>/ comes from; text is the line as dpuforge makes it, line counts from 1.
+
+    places are the lines of templates, path:line, of dpuforge's (below templates/) or of the project's own.
+    """
 
     path: str
     line: int
     text: str
     templates: tuple[TemplateLine, ...]
     keys: tuple[Key, ...]
+    places: tuple[str, ...] = ()
 
 
 def explain_line(job: Job, plan: Plan, path: str, line: int) -> LineOrigin:
@@ -60,7 +66,15 @@ def explain_line(job: Job, plan: Plan, path: str, line: int) -> LineOrigin:
     found = list(_explain_template(job, planned, lines[line - 1]))
     if planned.document is not None:
         found = [("prints", key) for key in _explain_document(path, file.text, line)]
-    return LineOrigin(path, line, file.text.splitlines()[line - 1], lines[line - 1], _locate(job.origins, found))
+    shown = tuple(dict.fromkeys(_show_place(place, job.project.own) for place in lines[line - 1]))
+    text = file.text.splitlines()[line - 1]
+    return LineOrigin(path, line, text, lines[line - 1], _locate(job.origins, found), shown)
+
+
+def _show_place(place: TemplateLine, own: Sequence[OwnFile]) -> str:
+    """Return path:line of a template's line, as a person finds it."""
+    paths = {file.name: file.path for file in own}
+    return f"{paths.get(place.template, f'templates/{place.template.removeprefix(SHIPPED)}')}:{place.line}"
 
 
 def find_planned(plan: Plan, path: str) -> PlannedFile:
@@ -94,14 +108,24 @@ def find_keys(job: Job, planned: PlannedFile) -> frozenset[str]:
     if planned.document is not None:
         keys = ("quantization",) if planned.path == "int8_config.json" else _HARDWARE
         return frozenset(key for key in job.origins if key.startswith(keys))
+    own = job.project.own
+    templates = find_included(planned.template, own)
     names = [
         name
-        for template in find_included(planned.template)
-        for reads in read_template(template)
+        for template in templates
+        for reads in read_template(template, own)
         for name in (*reads.printed, *reads.conditions)
     ]
     resolved = [key for name in names for key, _ in _resolve(job, planned, name)]
-    return frozenset(key for name in resolved for key in _match(job.origins, name))
+    listed = [file.key for file in own if file.name in templates]
+    return frozenset(key for name in (*resolved, *listed) for key in _match(job.origins, name))
+
+
+def find_own_files(job: Job, planned: PlannedFile) -> frozenset[str]:
+    """Return the paths of the project's own templates and hooks that a generated file is made with."""
+    own = job.project.own
+    templates = find_included(planned.template, own) if planned.template else ()
+    return frozenset(it.path for it in own if it.name in templates or it.script == planned.path)
 
 
 def _explain_template(job: Job, planned: PlannedFile, lines: Sequence[TemplateLine]) -> Iterator[tuple[str, str]]:
@@ -111,7 +135,8 @@ def _explain_template(job: Job, planned: PlannedFile, lines: Sequence[TemplateLi
 
 
 def _explain_place(job: Job, planned: PlannedFile, place: TemplateLine) -> Iterator[tuple[str, str]]:
-    for reads in read_template(place.template):
+    yield from (("depends on", file.key) for file in job.project.own if file.name == place.template)
+    for reads in read_template(place.template, job.project.own):
         if not reads.line <= place.line <= reads.last:
             continue
         if place.printed:

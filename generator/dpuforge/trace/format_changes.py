@@ -49,11 +49,17 @@ def format_github(document: Mapping[str, Any]) -> str:
 
 
 def _format_stages(document: Mapping[str, Any]) -> list[str]:
-    if not document["stages"]:
-        return []
+    """Return one line for each fate of stages: to run again, never run, without their tool."""
+    stages = ", ".join(document["stages"])
+    if document["judged_by"] == "scripts":
+        return (
+            [f"  scripts differ, here or before them, of: {stages} (no results of then to judge by)"] if stages else []
+        )
     minutes = document["minutes"]
-    last = "" if minutes is None else f" (last time {minutes:.1f} minutes)"
-    return [f"  run again: {', '.join(document['stages'])}{last}"]
+    about = "" if minutes is None else f" (about {minutes:.1f} minutes)"
+    lines = [f"  run again: {stages}{about}"] if stages else []
+    rows = (("never run here", "never_run"), ("cannot run here, its tool is missing", "unavailable"))
+    return lines + [f"  {words}: {', '.join(document[key])}" for words, key in rows if document[key]]
 
 
 def list_files(files: Sequence[str]) -> str:

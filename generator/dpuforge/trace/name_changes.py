@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dpuforge.records.files import Cause, FileChange
 from dpuforge.records.job import Job
 from dpuforge.records.origin import Origin
 from dpuforge.records.plan import Plan
-from dpuforge.trace.explain_line import find_keys
+from dpuforge.trace.explain_line import find_keys, find_own_files
+from dpuforge.trace.template_keys import find_included
 
 _MOST = 60  # characters of a value
-_RELEASE, _BOARDS = "target.vitis_ai", "target.boards"
+_RELEASE, _BOARDS, _TEMPLATES = "target.vitis_ai", "target.boards", "own.templates"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Changes:
 def name_changes(job: Job, plan: Plan, before: Mapping[str, Any], files: Sequence[FileChange]) -> Changes:
     """Return what changed since a manifest was written, and the files that each change touches.
 
+    A changed template or hook of the project's own stands among the settings, under its path.
     before is that manifest; files are the changes that generate would make. A manifest without settings was written by
     an earlier dpuforge: then no setting is known to have changed.
     """
@@ -45,27 +47,34 @@ def name_changes(job: Job, plan: Plan, before: Mapping[str, Any], files: Sequenc
     keys = {file.path: find_keys(job, file) for file in plan.files if file.path in {it.path for it in touched}}
     found = list(_name_settings(before.get("settings", {}), plan, before, job.origins))
     named = {change.key: tuple(path for path, read in keys.items() if change.key in read) for change in found}
+    if _TEMPLATES in named:
+        named[_TEMPLATES] = _find_replaced(plan, before.get("settings", {}), tuple(keys))
+    own = list(_name_own_files(job, plan, before.get("own", {}), tuple(keys)))
     pruned = tuple(change.path for change in touched if change.path not in keys)
-    settings = tuple(
-        SettingChange(change.key, change.words, change.where, named[change.key] + _add_pruned(change.key, pruned))
-        for change in found
+    settings = (
+        *(replace(it, files=named[it.key] + _add_pruned(it.key, pruned)) for it in found),
+        *own,
     )
     explained = {path for change in settings for path in change.files}
     return Changes(settings, tuple(_group_others(files, explained)), bool(before.get("settings")))
 
 
-def name_stages(job: Job, plan: Plan, files: Sequence[FileChange]) -> tuple[list[str], float | None]:
-    """Return the stages that read a changed file or follow one that does, and their minutes the last time they ran."""
-    from dpuforge.running import read_results
+def _name_own_files(job: Job, plan: Plan, before: Mapping[str, str], touched: Sequence[str]) -> Iterator[SettingChange]:
+    """Yield the project's own templates and hooks that changed, each with the files it touches.
 
-    changed = {change.path for change in files}
-    stale: list[str] = []
-    for stage in plan.stages:
-        if changed & set(stage.scripts) or set(stage.needs) & set(stale):
-            stale.append(stage.key)
-    results = read_results(job, plan)
-    seconds = [results[key].seconds for key in stale if key in results]
-    return stale, round(sum(seconds) / 60, 2) if seconds else None
+    What is new or gone is a change of the setting that lists it.
+    """
+    for path, digest in sorted({file.path: file.sha256 for file in job.project.own}.items()):
+        if before.get(path, digest) != digest:
+            files = [file for file in plan.files if file.path in touched and path in find_own_files(job, file)]
+            yield SettingChange(path, "changed", f"{path}:1", tuple(file.path for file in files))
+
+
+def _find_replaced(plan: Plan, settings: Mapping[str, Any], touched: Sequence[str]) -> tuple[str, ...]:
+    """Return the touched files that are made with a template that the project replaces, or no longer does."""
+    replaced = {*(settings.get(_TEMPLATES) or {}), *plan.settings.get(_TEMPLATES, {})}
+    files = [file for file in plan.files if file.path in touched and file.template]
+    return tuple(file.path for file in files if replaced & set(find_included(file.template)))
 
 
 def _add_pruned(key: str, pruned: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from jinja2 import nodes
+from jinja2 import Environment, nodes
 
+from dpuforge.records.own import OwnFile
 from dpuforge.render.environment import make_environment
 
 
@@ -21,27 +22,38 @@ class Reads:
     conditions: tuple[str, ...]
 
 
+_Own = tuple[OwnFile, ...]  # the project's own files, among which a template is found first
+
+
 @cache
-def read_template(name: str) -> tuple[Reads, ...]:
+def read_template(name: str, own: _Own = ()) -> tuple[Reads, ...]:
     """Return what each piece of text and each expression of a template reads; includes are templates of their own."""
-    return tuple(_walk(_parse(name).body, (), {}))
+    return tuple(_walk(_parse(name, own).body, (), {}))
 
 
-def find_included(name: str) -> tuple[str, ...]:
-    """Return a template and all that it includes or extends, itself first."""
+def find_included(name: str, own: _Own = ()) -> tuple[str, ...]:
+    """Return a template and all that it includes or extends by a name that stands there, itself first."""
+    environment = _open(own)
     found, waiting = [name], [name]
     while waiting:
-        tree = _parse(waiting.pop())
-        for template in (getattr(node, "template", None) for node in tree.find_all((nodes.Include, nodes.Extends))):
-            if isinstance(template, nodes.Const) and template.value not in found:
-                found.append(template.value)
-                waiting.append(template.value)
+        parent = waiting.pop()
+        for node in _parse(parent, own).find_all((nodes.Include, nodes.Extends)):
+            template = getattr(node, "template", None)
+            inner = environment.join_path(template.value, parent) if isinstance(template, nodes.Const) else ""
+            if inner and inner not in found:
+                found.append(inner)
+                waiting.append(inner)
     return tuple(found)
 
 
 @cache
-def _parse(name: str) -> nodes.Template:
-    environment = make_environment()
+def _open(own: _Own) -> Environment:
+    return make_environment(own=own)
+
+
+@cache
+def _parse(name: str, own: _Own) -> nodes.Template:
+    environment = _open(own)
     assert environment.loader is not None
     source, path, _ = environment.loader.get_source(environment, name)
     return environment.parse(source, name, path)

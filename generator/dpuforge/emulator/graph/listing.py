@@ -80,7 +80,7 @@ def order_constants(graph: Graph, rows: Iterable[str]) -> tuple[str, ...]:
 
     rows: the names of a quant_info.json's table output. They stand in the order of execution, so that the first
     constant among them is the first that is read here. Empty where that says nothing new. (The real tool numbers
-    scalar constants in an order that no recording explains beyond two of them: golden/dense/yolo_decode.)
+    scalar constants in an order that no recording explains beyond two of them: docs/quantizer.md, section 15.)
     """
     names = number_names(graph)
     theirs = [name for name in rows if name.startswith(f"{graph.name}::{CONST}_")]

@@ -16,7 +16,7 @@ from jinja2.lexer import Token, TokenStream
 from dpuforge.records.files import RenderedFile
 from dpuforge.records.plan import Plan, PlannedFile
 from dpuforge.render.environment import make_environment
-from dpuforge.render.render import render_text
+from dpuforge.render.render_text import TemplateError, render_text
 
 _START, _END = "\x01", "\x02"  # no template holds them, and no value of a spec may
 _MARKER = re.compile(f"{_START}([de])([^{_START}{_END}]*):([0-9]+){_END}")
@@ -54,19 +54,37 @@ def _mark_text(name: str, first: int, text: str) -> str:
 def trace_lines(plan: Plan, planned: PlannedFile) -> tuple[RenderedFile, tuple[tuple[TemplateLine, ...], ...]]:
     """Return a file rendered anew and, for each of its lines, the lines of templates that it was made from.
 
-    A file that no template makes (JSON) has none. Raises AssertionError where the markers changed the text: a template
-    that measures its own text, which none of ours does.
+    A file that no template makes (JSON) has none. Raises TemplateError where the markers changed the text: a template
+    that measures its own text, which none of dpuforge's does.
     """
-    plain = render_text(planned, plan, make_environment())
+    plain = render_text(planned, plan, make_environment(own=plan.project.own))
     file = RenderedFile(planned.path, plain, planned.executable)
     if not planned.template:
         return file, tuple(() for _ in plain.splitlines())
-    environment = make_environment()
+    environment = make_environment(own=plan.project.own)
     environment.bytecode_cache = None
     environment.add_extension(_Marking)
     lines = _tidy(_split(render_text(planned, plan, environment, tidy=False)))
-    assert "\n".join(text for text, _ in lines) + "\n" == plain, f"{planned.path} is another file with markers"
+    if "\n".join(text for text, _ in lines) + "\n" != plain:
+        raise TemplateError(f"{planned.path}: its template measures its own text, so that no line can be traced")
     return file, tuple(found for _, found in lines)
+
+
+def find_own_line(plan: Plan, planned: PlannedFile, line: int) -> str:
+    """Return "path:line" of the project's own file that made a line of a rendered file, or the nearest line before it.
+
+    "" where there is none: then the fault is not the project's.
+    """
+    own = {file.name: file.path for file in plan.project.own}
+    try:
+        lines = trace_lines(plan, planned)[1][:line]
+    except TemplateError:
+        return ""
+    for places in reversed(lines):
+        found = [f"{own[place.template]}:{place.line}" for place in places if place.template in own]
+        if found:
+            return found[-1]
+    return ""
 
 
 _Line = tuple[str, tuple[TemplateLine, ...]]

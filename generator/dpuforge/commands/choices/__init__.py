@@ -1,0 +1,1 @@
+"""What a person may choose from: the questions of init, and the words that a shell completes."""

@@ -1,0 +1,1 @@
+"""Tests of what a person may choose from: the wizard of init, and what a shell completes."""
