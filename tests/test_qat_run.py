@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.squares_project import SPEC, dpuforge, plan_stages, started, write_project
 
 QAT = SPEC.replace("quantization: {", "quantization: {qat: {enabled: true, epochs: 2, batch_size: 8, lr: 0.01}, ")
 
 
+@pytest.mark.slow  # a whole run
 def test_a_run_trains_and_carries_it_to_the_end(tmp_path: Path) -> None:
     """Every stage passes, preflight finds the integers equal, the report says how it was quantised, all stays fresh."""
     root = tmp_path / "project"
