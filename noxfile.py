@@ -140,7 +140,7 @@ def backbones(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the site of docs/ into build/site, with warnings as errors."""
     session.env["NO_MKDOCS_2_WARNING"] = "1"  # the theme's note on its own future is no warning of ours
-    run_module(session, "mkdocs", "build", "--strict", "--quiet", *session.posargs)
+    run_module(session, "mkdocs", "build", "--strict", *session.posargs)
 
 
 @nox.session

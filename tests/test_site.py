@@ -106,7 +106,7 @@ def test_what_leads_nowhere_fails_the_build(addition: str, tmp_path: Path) -> No
     (tmp_path / "mkdocs.yml").write_text(
         config + "\nnav: [index.md, cli.md, state.md, zoo.md, {K: keys/}, {C: codes/}, {E: errors/}]\n"
     )
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr or "8<" in addition

@@ -71,6 +71,7 @@ class MissingToolError(UserError):
 
 
 _DISK_FULL = "the disk is full: free space there"
+_FILE_FOR_FOLDER = "a file lies where a folder has to be: move it"
 DISK_ERRORS = {
     errno.ENOSPC: _DISK_FULL,
     errno.EDQUOT: _DISK_FULL,
@@ -78,6 +79,8 @@ DISK_ERRORS = {
     errno.EROFS: "it lies on a file system that is mounted read-only",
     errno.EACCES: "this user may not read or write there",
     errno.EPERM: "this user may not read or write there",
+    errno.EEXIST: _FILE_FOR_FOLDER,
+    errno.ENOTDIR: _FILE_FOR_FOLDER,
 }
 
 
