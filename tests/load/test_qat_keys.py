@@ -55,3 +55,10 @@ def test_what_qat_leaves_no_place_for_is_refused(validate: Validate, other: str,
 def test_values_out_of_range_are_named(validate: Validate, keys: str, field: str) -> None:
     """Each names its key."""
     assert [name for name, _ in errors(validate, f"{{qat: {{{keys}}}}}")] == [f"quantization.qat.{field}"]
+
+
+def test_it_runs_where_its_network_is_measured(validate: Validate) -> None:
+    """QAT on the host and evaluation in the container are two quantizers."""
+    text = f"{GOOD}quantization: {{qat: {{enabled: true}}}}\nrun: {{toolchain: container, stages: {{%s}}}}\n"
+    assert [problem.field for problem in validate(text % "qat: host")] == ["run.stages.qat"]
+    assert not validate(text % "qat: host, evaluate: host, deploy: host")
