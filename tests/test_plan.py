@@ -9,31 +9,51 @@ from pathlib import Path
 import pytest
 
 from dpuforge import pipeline
-from dpuforge.records.project import Adjust
+from dpuforge.records.plan import PlannedStage
+from dpuforge.records.project import Adjust, Qat
 from tests.conftest import REPO
 
 LOADED = pipeline.load(REPO / "spec/quickstart.yaml")
-_QUANTIZATION = replace(LOADED.project.quantization, adjust=Adjust(enabled=True))  # with every optional stage
-PLANNED = pipeline.plan(replace(LOADED, project=replace(LOADED.project, quantization=_QUANTIZATION)))
-SCRIPTS = {
-    file.path: file.text for file in pipeline.render(PLANNED) if file.path.endswith(".py") and "/" not in file.path
-}
 
 
-def imported_scripts(name: str) -> set[str]:
+def plan_with(**changes: object) -> pipeline.Plan:
+    """Return the plan of a shipped project with optional stages turned on."""
+    quantization = replace(LOADED.project.quantization, **changes)  # type: ignore[arg-type]
+    return pipeline.plan(replace(LOADED, project=replace(LOADED.project, quantization=quantization)))
+
+
+def render_scripts(plan: pipeline.Plan) -> dict[str, str]:
+    """Return the text of every generated script of a plan."""
+    return {f.path: f.text for f in pipeline.render(plan) if f.path.endswith(".py") and "/" not in f.path}
+
+
+# Two plans that together have every optional stage: qat stands in the place of adjust and calibrate.
+PLANNED, TRAINED = plan_with(adjust=Adjust(enabled=True)), plan_with(qat=Qat(enabled=True))
+SCRIPTS, TRAINED_SCRIPTS = render_scripts(PLANNED), render_scripts(TRAINED)
+
+
+def imported_scripts(name: str, scripts: dict[str, str] = SCRIPTS) -> set[str]:
     """Return the generated scripts that a script imports, directly or through another."""
-    tree = ast.parse(SCRIPTS[name])
+    tree = ast.parse(scripts[name])
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    direct = {f"{module}.py" for module in modules} & set(SCRIPTS)
-    return direct.union(*(imported_scripts(other) for other in direct))
+    direct = {f"{module}.py" for module in modules} & set(scripts)
+    return direct.union(*(imported_scripts(other, scripts) for other in direct))
 
 
-@pytest.mark.parametrize("stage", [s for s in PLANNED.stages if s.runner == "python"], ids=lambda s: s.key)
-def test_a_stage_names_every_script_it_imports(stage: pipeline.Plan) -> None:
+@pytest.mark.parametrize(
+    ("stage", "scripts"),
+    [
+        pytest.param(stage, scripts, id=f"{stage.key}-{name}")
+        for name, plan, scripts in (("adjust", PLANNED, SCRIPTS), ("qat", TRAINED, TRAINED_SCRIPTS))
+        for stage in plan.stages
+        if stage.runner == "python"
+    ],
+)
+def test_a_stage_names_every_script_it_imports(stage: PlannedStage, scripts: dict[str, str]) -> None:
     """A script that changes makes every stage stale that runs any of it."""
-    script = stage.argv[0]  # type: ignore[attr-defined]
-    assert {script} | imported_scripts(script) <= set(stage.scripts)  # type: ignore[attr-defined]
+    assert {stage.argv[0]} | imported_scripts(stage.argv[0], scripts) <= set(stage.scripts)
+    assert {name for name in stage.scripts if name.endswith(".py")} <= set(scripts)
 
 
 def test_compiling_names_every_script_that_its_bundle_needs() -> None:
@@ -45,7 +65,7 @@ def test_compiling_names_every_script_that_its_bundle_needs() -> None:
 
 def test_every_template_is_used_and_every_table_row_has_one() -> None:
     """templates/ holds nothing that no artifact is made from."""
-    used = {file.template for file in PLANNED.files if file.template}
+    used = {file.template for plan in (PLANNED, TRAINED) for file in plan.files if file.template}
     folder = REPO / "templates"
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.j2")}
     assert {name for name in found if not name.startswith("_")} == used

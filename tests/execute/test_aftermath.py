@@ -137,7 +137,8 @@ def test_places_follow_the_toolchain_and_what_the_spec_says() -> None:
     places = {row.name: run.place_of(row.name) for row in STAGES}
     assert places == {
         **dict.fromkeys(("prepare", "adjust", "preflight", "compile"), "host"),
-        **dict.fromkeys(("train", "inspect", "calibrate", "evaluate", "deploy"), "container"),
+        **dict.fromkeys(("train", "inspect", "qat", "calibrate", "evaluate", "deploy"), "container"),
     }
     assert {run.place_of(row.name, "emulator") for row in STAGES} == {"host"}
     assert Run(Toolchain.EMULATOR).place_of("compile", "container") == "container"
+    assert Run(Toolchain.CONTAINER, {"calibrate": "host"}).place_of("qat") == "host"  # it stands in its place

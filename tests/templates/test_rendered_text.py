@@ -56,6 +56,7 @@ VARIANTS = {
         model=records.Model("nets/tiny.py:make", "weights/tiny.pth", records.InputSize(32, 32)),
         quantization=shapes.make_quantization(fast_finetune=records.FastFinetune(True, 16)),
     ),
+    "qat": shapes.make_project(quantization=shapes.make_quantization(qat=records.Qat(True))),
     "one_folder": shapes.make_project(
         data=records.Data(*["data/all"] * 3, None, GRAY.preprocess, (), records.DataSplit("data/all", 0.1, 0.2, 0)),
         train=shapes.make_train(balance="sampler"),

@@ -320,9 +320,10 @@ def run(
 
     Example: dpuforge run spec/quickstart.yaml
 
-    Stages: prepare, train, inspect, adjust (where the spec asks for it), calibrate, evaluate, deploy, preflight,
-    compile, report. They run in build/<project>/, each with its log.txt and result.json. Ctrl-C stops cleanly; the
-    next run goes on from there. Of several specs, equal stages run once; a stage that a sweep ran is taken over.
+    Stages: prepare, train, inspect, adjust (where the spec asks for it), calibrate (or qat), evaluate, deploy,
+    preflight, compile, report. They run in build/<project>/, each with its log.txt and result.json. Ctrl-C stops
+    cleanly; the next run goes on from there. Of several specs, equal stages run once; a stage that a sweep ran is
+    taken over.
     Scripts that were edited by hand are refused (exit code 1): --keep runs them as they are. One run at a time works
     in a project's build folder; the second says who does (exit code 3).
     """

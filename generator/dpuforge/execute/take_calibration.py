@@ -27,6 +27,9 @@ def take_calibration(
     """
     where = ["--root", str(folders.root), "--build", str(folders.build)]
     script = folders.scripts / "import_calibration.py"
+    if not script.is_file():
+        what = "this project is quantised by training (quantization.qat): there is no calibration to import"
+        raise StageError(what, "turn off quantization.qat")
     argv = [place.python, str(script), str(source.resolve()), f"--made-by={made_by}", *where]
     folders.build.mkdir(parents=True, exist_ok=True)
     log = folders.build / FOLDER / LOG

@@ -31,6 +31,7 @@ from dpuforge.records.project import (
     Optimizer,
     Preprocess,
     Project,
+    Qat,
     Quantization,
     Report,
     Run,
@@ -157,6 +158,7 @@ def _build_quantization(spec: Spec) -> Quantization:
         "calibration": Calibration(**calibration),
         "fast_finetune": FastFinetune(**spec["fast_finetune"]),
         "adjust": Adjust(**_real(spec["adjust"], "lr")),
+        "qat": Qat(**_real(spec["qat"], "lr", "threshold_lr")),
         "int8_config": to_quant_json(spec),
     }
     return Quantization(**_real(fields, "max_accuracy_drop"))

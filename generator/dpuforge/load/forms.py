@@ -190,7 +190,7 @@ def _check_board_values(entry: Mapping[str, object]) -> Iterator[Fault]:
         yield Fault(f"should be 0x and up to 16 hex digits, got {show_value(fingerprint)}", remedy, ("fingerprint",))
 
 
-_QUANTIZED = ("calibrate", "evaluate", "deploy")  # one quantizer: what it calibrates it measures and exports
+_MEASURED = ("evaluate", "deploy")  # one quantizer: what it calibrates it measures and exports
 
 
 def check_run(value: object) -> Iterator[Fault]:
@@ -200,13 +200,14 @@ def check_run(value: object) -> Iterator[Fault]:
     stages = value.get("stages", {})
     if not isinstance(stages, Mapping):
         return
-    places = {name: stages.get(name, "container") for name in _QUANTIZED}
-    odd = next((name for name in _QUANTIZED if places[name] == "host"), "")
+    named = ("qat" if "qat" in stages else "calibrate", *_MEASURED)  # qat stands in the place of calibrate
+    places = {name: stages.get(name, "container") for name in named}
+    odd = next((name for name in named if places[name] == "host"), "")
     if odd and len(set(map(str, places.values()))) > 1:
-        told = ", ".join(f"{name} in the container" for name in _QUANTIZED if places[name] != "host")
+        told = ", ".join(f"{name} in the container" for name in named if places[name] != "host")
         yield Fault(
             f"{odd} on the host and {told}: two quantizers, and a calibration of the one is refused by the other",
-            "send calibrate, evaluate and deploy to one place",
+            f"send {named[0]}, evaluate and deploy to one place",
             ("stages", odd),
         )
     if stages and value.get("toolchain", "emulator") != "container":

@@ -17,6 +17,7 @@ from dpuforge.load.findings import Finding, Path, show_value
 from dpuforge.load.forms import check_board
 from dpuforge.load.quantization import check_quantization
 from dpuforge.load.sections import own_files, training
+from dpuforge.load.sections.aware_training import check_qat
 from dpuforge.records.hardware import Catalogue
 
 MIN_CALIBRATION_IMAGES = 100
@@ -371,6 +372,7 @@ RULES = (
     Rule(("train", "transfer.freeze"), _check_section(training.check_rates)),
     Rule(("train", "transfer", "data.augment"), _check_section(training.check_views)),
     Rule(("quantization.calibration",), _check_calibration),
+    Rule(("quantization",), lambda context: check_qat(context.spec, context.written)),
     Rule(("own",), lambda context: own_files.check_files(context.spec, context.root)),
     Rule(("target.vitis_ai",), _check_release),
     Rule((), _check_boards),

@@ -16,6 +16,7 @@ NETWORK_SCRIPTS = (
     *("splits.py", "results.py", "figures.py"),
 )
 DATA_SCRIPTS = ("preprocess.py", "find_images.py", "check_images.py", "compare_images.py", "pictures.py", "results.py")
+QAT_SCRIPTS = ("qat.py", "quantizable.py")
 # compile.sh ends with the folder that is copied to the board.
 BUNDLE_PARTS = (
     "bundle.py",
@@ -41,7 +42,8 @@ QUANTIZER_PACKAGES = (*NETWORK_PACKAGES, "pytorch_nndct", "dpuforge")
 class StageRow:
     """One row: argv follows the interpreter; needs names earlier stages; per_board repeats it for every board.
 
-    wanted says whether a project has the stage; where it does not, nothing needs it.
+    wanted says whether a project has the stage; where it does not, nothing needs it. trained names the scripts that
+    the stage reads beside the others where the network is quantised by training.
     """
 
     name: str
@@ -56,6 +58,7 @@ class StageRow:
     packages: tuple[str, ...] = QUANTIZER_PACKAGES
     per_board: bool = False
     wanted: Callable[[Project], bool] = lambda project: True
+    trained: tuple[str, ...] = ()
 
 
 # fmt: off
@@ -71,17 +74,22 @@ STAGES = (
              (*NETWORK_SCRIPTS, "quantizer.py", "quantize.py", "fake_quantize.py", "int8_config.json"),
              uses_toolchain=False, packages=NETWORK_PACKAGES,
              wanted=lambda project: project.quantization.adjust.enabled),
+    StageRow("qat", "train on with rounded values: weights and fix positions", "python", ("qat.py",),
+             ("prepare", "train"), (*NETWORK_SCRIPTS, *QAT_SCRIPTS, "quantizer.py", "quantize.py", "train.py"),
+             wanted=lambda project: project.quantization.qat.enabled),
     StageRow("calibrate", "find the fix positions on calibration images", "python",
              ("quantize.py", "--mode", "calib"), ("prepare", "train", "adjust"),
-             (*NETWORK_SCRIPTS, "quantizer.py", "int8_config.json")),
+             (*NETWORK_SCRIPTS, "quantizer.py", "int8_config.json"),
+             wanted=lambda project: not project.quantization.qat.enabled),
     StageRow("evaluate", "measure float and int8 accuracy on the test split", "python", ("evaluate.py",),
-             ("prepare", "train", "adjust", "calibrate"),
+             ("prepare", "train", "adjust", "qat", "calibrate"),
              (*NETWORK_SCRIPTS, "pictures.py", "class_maps.py", "train.py", "quantizer.py", "quantize.py",
-              "int8_config.json")),
+              "int8_config.json"), trained=QAT_SCRIPTS),
     StageRow("deploy", "export xmodel, ONNX and TorchScript", "python", ("quantize.py", "--mode", "deploy"),
-             ("prepare", "train", "adjust", "calibrate"), (*NETWORK_SCRIPTS, "quantizer.py", "int8_config.json")),
+             ("prepare", "train", "adjust", "qat", "calibrate"), (*NETWORK_SCRIPTS, "quantizer.py", "int8_config.json"),
+             trained=QAT_SCRIPTS),
     StageRow("preflight", "read the xmodel back, run it on integers, check it against each board's DPU", "dpuforge",
-             ("dpuforge.preflight", "--spec", "{spec}"), ("prepare", "train", "adjust", "calibrate", "deploy"),
+             ("dpuforge.preflight", "--spec", "{spec}"), ("prepare", "train", "adjust", "qat", "calibrate", "deploy"),
              ("preprocess.py",), packages=("dpuforge",)),
     StageRow("compile", "compile for the board with AMD's vai_c_xir", "bash", ("compile.sh", "{board}"),
              ("deploy",), (*BUNDLE_PARTS, "boards/{board}/arch.json", "boards/{board}/board.env"), ("vai_c_xir",),
@@ -106,6 +114,7 @@ def plan_stages(
 def _plan_row(
     row: StageRow, project: Project, boards: Sequence[str], settings: Mapping[str, Any]
 ) -> Iterator[PlannedStage]:
+    shared = (*row.shared_scripts, *(row.trained if project.quantization.qat.enabled else ()))
     for board in boards if row.per_board else ("",):
         names = {"board": board, "net": project.target.net_name, "spec": project.spec.path}
         argv = tuple(word.format(**names) for word in row.argv)
@@ -114,7 +123,7 @@ def _plan_row(
             name=row.name,
             runner=row.runner,
             argv=argv,
-            scripts=(*own, *(name.format(**names) for name in row.shared_scripts)),
+            scripts=tuple(dict.fromkeys((*own, *(name.format(**names) for name in shared)))),
             needs=row.needs,
             board=board,
             tools=row.tools,

@@ -260,6 +260,23 @@ class Adjust:
 
 
 @dataclass(frozen=True)
+class Qat:
+    """Quantisation-aware training; freeze_epochs are the last ones.
+
+    batchnorm is "frozen" or "trainable", loss "distillation" or "labels".
+    """
+
+    enabled: bool = False
+    epochs: int = 5
+    lr: float = 3e-4
+    threshold_lr: float = 1e-2
+    batch_size: int = 16
+    batchnorm: str = "trainable"
+    freeze_epochs: int = 1
+    loss: str = "distillation"
+
+
+@dataclass(frozen=True)
 class Quantization:
     """The quantizer's settings; overall, tensors and layers are exactly what the user wrote (defaults not filled in).
 
@@ -285,6 +302,7 @@ class Quantization:
     max_accuracy_drop: float
     int8_config: Mapping[str, Any]
     adjust: Adjust = Adjust()
+    qat: Qat = Qat()
     exact_torch: bool = False
 
 
@@ -326,7 +344,7 @@ class Container:
 
 
 # What AMD's tools decide; the rest needs torch alone, and AMD's image carries an old one.
-_IN_CONTAINER = ("inspect", "calibrate", "evaluate", "deploy", "compile")
+_IN_CONTAINER = ("inspect", "qat", "calibrate", "evaluate", "deploy", "compile")
 
 
 @dataclass(frozen=True)
@@ -342,7 +360,8 @@ class Run:
         """Return where a stage runs, "host" or "container"; toolchain overrides the spec's."""
         if (toolchain or self.toolchain) != Toolchain.CONTAINER:
             return "host"
-        return self.stages.get(stage) or ("container" if stage in _IN_CONTAINER else "host")
+        named = self.stages.get(stage) or (self.stages.get("calibrate") if stage == "qat" else None)
+        return named or ("container" if stage in _IN_CONTAINER else "host")
 
 
 @dataclass(frozen=True)

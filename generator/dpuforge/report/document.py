@@ -116,6 +116,13 @@ def _describe_calibration(current: Mapping[str, StageResult]) -> list[str]:
             f"{metrics['biases_unsure']} of {metrics['biases']} biases lie so near a rounding border that another "
             "version of torch could move them by one; given these calibration files, everything else is exact."
         )
+    trained = current["qat"].metrics if "qat" in current else {}
+    if trained:
+        lines.append(
+            f"The network was quantised by training ({trained['epochs']} epochs, the best is {trained['best_epoch']}): "
+            f"{trained['val_accuracy_before']:.2f} % on the validation split before, {trained['val_accuracy']:.2f} % "
+            "after; given qat/quantize_result, the quantised network is exact."
+        )
     adjusted = current["adjust"].metrics if "adjust" in current else {}
     if adjusted.get("adjusted"):
         lines.append("The float weights were adjusted before calibration (adjust/model.pth).")
