@@ -97,9 +97,9 @@ def test_a_stale_stage_says_what_changed_from_what_to_what(root: Path) -> None:
 def test_a_calibration_setting_leaves_the_inspection_fresh(
     finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    """inspect reads the float network and the boards: another number of calibration images is none of its business."""
+    """inspect reads the float network and the boards: another batch size of calibration is none of its business."""
     root = Path(shutil.copytree(finished[0], tmp_path / "fewer"))
-    (root / "spec/squares.yaml").write_text(SPEC.replace("calibration: {images: 16", "calibration: {images: 8"))
+    (root / "spec/squares.yaml").write_text(SPEC.replace("images: 16, batch_size: 8", "images: 16, batch_size: 4"))
     rows = plan_stages(root)
     assert {name: rows[name]["state"] for name in ("train", "inspect", "calibrate")} == {
         "train": "fresh",

@@ -618,7 +618,9 @@ def main():
     parser.add_argument("board")
     parser.add_argument("--failed", default="", metavar="REASON", help="why it made nothing")
     parser.add_argument("--input", type=Path, help="the file that it read")
-    parser.add_argument("--hold", nargs=2, type=int, metavar="N", help="open files to lock, no more")
+    parser.add_argument(
+        "--hold", nargs=2, type=int, metavar="N", help="open files to lock, no more"
+    )
     parser.add_argument("--scripts", nargs="*", default=(), help="files of this folder")
     add_folders(parser)
     arguments = parse(parser)
