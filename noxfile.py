@@ -55,6 +55,12 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def long(session: nox.Session) -> None:
+    """Run the tests that train, sweep and follow the tutorial with shipped specs: an hour, not part of CI."""
+    run_module(session, "pytest", "-q", "-m", "long", *session.posargs)
+
+
+@nox.session
 def board(session: nox.Session) -> None:
     """Run all tests of the board commands against a real sshd; install it (Debian, as root) where it is missing."""
     if shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:

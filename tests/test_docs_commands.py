@@ -180,7 +180,7 @@ def test_the_commands_of_a_page_do_what_they_say(page: str, tmp_path: Path) -> N
             run_line(line, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in list_pages() if any(map(is_heavy, runnable(page)))])
 def test_the_long_commands_of_a_page_do_what_they_say(page: str, tmp_path: Path) -> None:
     """All lines of a page's blocks run one after the other in a scratch copy, training included."""
@@ -189,7 +189,7 @@ def test_the_long_commands_of_a_page_do_what_they_say(page: str, tmp_path: Path)
         run_line(line, tmp_path, timeout=1800)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_tutorial_runs_from_images_to_a_report(tmp_path: Path) -> None:
     """The tutorial's project with thirty made-up fruits, random weights and one epoch goes through every stage."""
     make_scratch(tmp_path)

@@ -40,7 +40,7 @@ def test_hostile_documents_are_refused_in_words() -> None:
     try_many(0, FEW)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_ten_thousand_hostile_documents_are_refused_in_words() -> None:
     """Ten thousand others; slow: minutes of trying."""
     try_many(FEW, MANY)

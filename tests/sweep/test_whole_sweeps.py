@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import REPO
 from tests.squares_project import SPEC, dpuforge, started, write_project
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 METHOD = "quantization.overall.method"
 

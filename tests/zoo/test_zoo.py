@@ -131,7 +131,7 @@ def test_a_card_is_made_by_the_estimate_of_a_copy(name: str) -> None:
     assert compute_card(ENTRIES[name]) == read_cards()[name]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_starting_point_is_trained_and_quantised_as_it_ships(name: str, tmp_path: Path) -> None:
     """A copy runs through all stages on real digits; the xmodel has the card's parameters and subgraphs."""
