@@ -41,7 +41,7 @@ NOT_RUN = (
 )
 HEAVY = (r"run spec/digits.yaml",)  # minutes: run by the slow tests
 EXIT_CODES = ((r"bundle ", 3), (r"plan ", 1), (r"diff .*--against", 1))  # nothing compiled; something to do
-ANSWERS = "\n" * 20  # `init` asks; every question has a default
+ANSWERED = (r"init \S+$", ("--classes", "30"))  # what `init` asks in a terminal; tests/choices answers in one
 
 
 def why_not(line: Line) -> str:
@@ -154,11 +154,13 @@ def make_scratch(root: Path) -> None:
 
 def run_line(line: Line, root: Path, timeout: float = 120) -> None:
     """Run a line of a page as it stands; fail where it does not end as the tables say."""
-    program = [sys.executable, "-m", "dpuforge", *line.argv] if line.argv else line.text.split()
+    pattern, options = ANSWERED
+    more = options if re.match(pattern, " ".join(line.argv)) else ()
+    program = [sys.executable, "-m", "dpuforge", *line.argv, *more] if line.argv else line.text.split()
     if program[0] == "python":
         program[0] = sys.executable
     done = subprocess.run(
-        program, cwd=root, input=ANSWERS, capture_output=True, text=True, check=False, timeout=timeout,
+        program, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=timeout,
         env={**os.environ, "NO_COLOR": "1"},
     )  # fmt: skip
     text = " ".join(line.argv)
