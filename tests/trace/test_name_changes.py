@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -154,6 +155,16 @@ def test_a_revision_that_is_none_is_one_line(project: Path, revision: str) -> No
     done = dpuforge("diff", f"--against={revision or 'HEAD'}", cwd=project)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_a_project_that_was_never_generated_is_new(project: Path) -> None:  # noqa: F811
+    """Nothing is said to have changed: its files are not generated yet."""
+    shutil.rmtree(project / "generated/quickstart")
+    done = dpuforge("diff", "--semantic", cwd=project)
+    assert "not generated yet: " in done.stdout
+    assert "changed, " not in done.stdout
+    assert "dpuforge changed" not in done.stdout
+    assert "lists no settings" not in done.stdout
 
 
 def test_a_manifest_without_settings_says_so(project: Path) -> None:  # noqa: F811

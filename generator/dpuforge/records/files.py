@@ -46,6 +46,7 @@ class Cause(str, Enum):
     ALL = "the spec, the project's own templates or hooks and dpuforge's templates changed"
     OWN_AND_TEMPLATES = "the project's own templates or hooks and dpuforge's templates changed"
     DPUFORGE = "dpuforge changed"
+    NEW = "not generated yet"
 
     @property
     def is_persons(self) -> bool:

@@ -48,7 +48,7 @@ def read_authorship(folder: Path, files: Sequence[RenderedFile]) -> Authorship:
     last, begun = (read_manifest(folder, name) for name in (MANIFEST, NEXT))
     written = _join(last.get("files", {}), begun.get("files", {}))
     rendered: dict[str, Any] = next((json.loads(file.text) for file in files if file.path == MANIFEST), {})
-    return Authorship(written, _find_moved(last, rendered) if last else Cause.DPUFORGE)
+    return Authorship(written, _find_moved(last, rendered) if last else Cause.NEW)
 
 
 def format_next(authorship: Authorship, files: Sequence[RenderedFile]) -> str:

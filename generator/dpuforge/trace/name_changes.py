@@ -58,7 +58,8 @@ def name_changes(job: Job, plan: Plan, before: Mapping[str, Any], files: Sequenc
         *own,
     )
     explained = {path for change in settings for path in change.files}
-    return Changes(settings, tuple(_group_others(files, explained)), bool(before.get("settings")))
+    known = bool(before.get("settings")) or all(change.cause is Cause.NEW for change in files)
+    return Changes(settings, tuple(_group_others(files, explained)), known)
 
 
 def _name_own_files(job: Job, plan: Plan, before: Mapping[str, str], touched: Sequence[str]) -> Iterator[SettingChange]:
