@@ -69,7 +69,7 @@ def test_every_shell_is_answered_without_torch(program: dict[str, str], shell: s
         ("dpuforge init --board KV260,ZCU10", ["KV260,ZCU102", "KV260,ZCU104", "KV260,ZCU106"]),
         ("dpuforge migrate x --vitis-ai 3", ["3.0", "3.5"]),
         ("dpuforge run x --toolchain ", ["emulator", "native", "container"]),
-        ("dpuforge run x --from q", []),
+        ("dpuforge run x --from z", []),
         ("dpuforge run spec/schema/", []),
         ("dpuforge run nowhere/", []),
         ("dpuforge board test spec/qu", [QUICK]),
