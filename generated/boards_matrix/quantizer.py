@@ -22,44 +22,58 @@ WARNING_LINE = re.compile(r"\[VAIQ_WARN\](?:\[(\w+)\])?:\s*([^\x1b\r\n]*)")
 
 
 class Tee:
-    """Copies what this process and its C++ libraries print, on both streams."""
+    """Copies what this process and its C++ libraries print, on both streams.
 
-    def __init__(self):
+    It goes through files in the stage's folder: where a library aborts, they hold its last words.
+    """
+
+    def __init__(self, folder):
         self.text, self.threads, self.saved = [], [], []
+        self.closing = threading.Event()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             number = stream.fileno()
             original = os.dup(number)
-            reading, writing = os.pipe()
+            path = folder / f"{results.PRINTED}{number}"
+            writing = os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
             os.dup2(writing, number)
             os.close(writing)
-            thread = threading.Thread(target=self._copy, args=(reading, original), daemon=True)
+            thread = threading.Thread(target=self._copy, args=(path, original), daemon=True)
             thread.start()
             self.threads.append(thread)
-            self.saved.append((stream, number, original))
+            self.saved.append((stream, number, original, path))
 
-    def _copy(self, reading, original):
-        with os.fdopen(reading, "rb", buffering=0) as stream:
-            for block in iter(lambda: stream.read(65536), b""):
-                os.write(original, block)
-                self.text.append(block)
+    def _copy(self, path, original):
+        with open(str(path), "rb", buffering=0) as stream:
+            while True:
+                ended = self.closing.is_set()
+                block = stream.read(65536)
+                if block:
+                    os.write(original, block)
+                    self.text.append(block)
+                elif ended:
+                    return
+                else:
+                    self.closing.wait(0.05)
 
     def close(self):
         """Give the streams back and return what was printed."""
-        for stream, number, original in self.saved:
+        for stream, number, original, _ in self.saved:
             stream.flush()
             os.dup2(original, number)
+        self.closing.set()
         for thread in self.threads:
             thread.join(10)
-        for _, _, original in self.saved:
+        for _, _, original, path in self.saved:
             os.close(original)
+            path.unlink()
         return b"".join(self.text).decode("utf-8", "replace")
 
 
 @contextlib.contextmanager
 def watching_quantizer(stage):
     """Fail when the quantizer logs an error or ends the script; note its warnings."""
-    tee, failure = Tee(), None
+    tee, failure = Tee(stage.folder), None
     try:
         yield
     except Failure as error:

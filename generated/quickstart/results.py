@@ -175,7 +175,8 @@ SIGNALS = {
     "SIGILL": "a library was built for another processor",
     "SIGFPE": "the tool's C++ part divided by zero: look for an empty or zero-sized input",
 }
-LAST_LINES, KEPT_BYTES = 3, 8192  # of what a process printed that was ended by a signal
+PRINTED = ".printed"  # what a quantizer prints, by the number of its stream, while it works
+LAST_LINES, KEPT_BYTES = 3, 8192  # of each stream of a process that was ended by a signal
 
 
 class Failure(Exception):
@@ -415,8 +416,8 @@ def start_watched():
 
 
 def copy_streams(child, streams):
-    """Copy what the child prints until it has ended; return how, and the end of what it printed."""
-    kept, status, open_ends = b"", None, set(streams)
+    """Copy what the child prints until it has ended; return how, and the end of what it printed to each stream."""
+    kept, status, open_ends = dict.fromkeys(streams, b""), None, set(streams)
     while status is None or open_ends:
         ready = select.select(list(open_ends), [], [], 0.0 if status is not None else 0.2)[0]
         for reading in ready:
@@ -424,20 +425,30 @@ def copy_streams(child, streams):
             if not block:
                 open_ends.discard(reading)
             os.write(streams[reading], block)
-            kept = (kept + block)[-KEPT_BYTES:]
+            kept[reading] = (kept[reading] + block)[-KEPT_BYTES:]
         if status is not None and not ready:
             break  # workers of the child may hold its streams
         if status is None:
             ended, found = os.waitpid(child, os.WNOHANG)
             status = found if ended else None
-    return status, kept.decode("utf-8", "replace")
+    return status, [end.decode("utf-8", "replace") for end in kept.values()]
+
+
+def read_last_words(folder):
+    """Return the end of what a quantizer printed to each stream before it was ended, and remove its files."""
+    texts = []
+    for path in sorted(folder.glob(PRINTED + "*")):
+        texts.append(path.read_bytes()[-KEPT_BYTES:].decode("utf-8", "replace"))
+        path.unlink()
+    return texts
 
 
 def explain_signal(number, printed):
-    """Return why a script ended by a signal, with what helps and the last lines it printed."""
+    """Return why a script ended by a signal, with what helps and the last lines of each stream."""
     name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
-    lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line).strip() for line in printed.splitlines()]
-    last = " | ".join([line for line in lines if line][-LAST_LINES:])
+    plain = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text) for text in printed]
+    lines = [[line.strip() for line in text.splitlines() if line.strip()] for text in plain]
+    last = " | ".join(line for end in lines for line in end[-LAST_LINES:])
     return f"ended by {name}: {SIGNALS.get(name, 'see its log')}; its last lines: {last or 'none'}"
 
 
@@ -505,7 +516,8 @@ class Stage:
         silent = not (self.folder / "result.json").is_file()
         if number or (code == 0 and silent):
             reason = "the quantizer ended the script with exit status 0 and without a result"
-            reason = explain_signal(number, printed) if number else reason
+            left = read_last_words(self.folder)
+            reason = explain_signal(number, left or printed) if number else reason
             self.exit_code = 128 + number if number else 0
             self.inputs, self.outputs, code = {}, [], FAILED
             named = os.environ.get("DPUFORGE_TOOLCHAIN", "unknown")

@@ -91,11 +91,14 @@ def describe_entry(entry: Entry) -> dict[str, Any]:
 
 
 def digest_network(entry: Entry) -> str:
-    """Return what decides the computed part of a card: the network, its input, its classes, its boards and release."""
-    project = entry.project
+    """Return what decides the computed part of a card, as the spec gives it: network, input, classes, boards, release.
+
+    Keys that the spec leaves to their defaults are no part of it: a new key of dpuforge's changes no card.
+    """
+    given = yaml.safe_load(entry.path.read_text(encoding="utf-8"))
     files = [(find_shipped("spec/zoo") / name).read_bytes() for name in entry.companions]
-    parts = [repr(part) for part in (project.model, project.classes.count, project.target, project.quantization)]
-    return hashlib.sha256("\n".join(parts).encode() + b"".join(files)).hexdigest()[:16]
+    parts = json.dumps({key: given.get(key) for key in ("model", "classes", "target", "quantization")}, sort_keys=True)
+    return hashlib.sha256(parts.encode() + b"".join(files)).hexdigest()[:16]
 
 
 def write_copy(entry: Entry, project: str, root: Path) -> tuple[Path, ...]:
