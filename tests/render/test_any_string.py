@@ -215,6 +215,18 @@ def read_assignments(text: str) -> dict[str, str]:
     return dict(zip(("net_name", "spec", "dpu_subgraphs"), done.stdout.decode().split("\0"), strict=False))
 
 
+def read_cpp(source: str) -> tuple[str, list[str]]:
+    """Return C++ without its string literals, and what they say: octal escapes and those of one character decoded."""
+
+    def decode(match: re.Match[bytes]) -> bytes:
+        digits = match[1]
+        return bytes([int(digits, 8)]) if digits.isdigit() else {b"n": b"\n", b"t": b"\t"}.get(digits, digits)
+
+    literal = re.compile(r'"((?:[^"\\\n]|\\.)*)"')
+    said = [re.sub(rb"\\([0-7]{1,3}|.)", decode, text.encode()).decode() for text in literal.findall(source)]
+    return literal.sub('""', source), said
+
+
 def compare(plain: Mapping[str, str], odd: Mapping[str, str], text: str) -> None:
     """Fail where an odd string did more to a file than stand in the marker's place."""
     renamed = {path.replace(MARKER, text): path for path in plain}
@@ -234,6 +246,10 @@ def compare(plain: Mapping[str, str], odd: Mapping[str, str], text: str) -> None
             assert read_assignments(source)["net_name"] == read_assignments(before)["net_name"].replace(MARKER, text)
         elif path.endswith(".json") and path != "manifest.json":
             assert json.loads(source) == json.loads(before.replace(MARKER, json.dumps(text)[1:-1])), path
+        elif path.endswith(".cpp"):
+            (code, said), (code_before, said_before) = read_cpp(source), read_cpp(before)
+            assert code == code_before.replace(MARKER, text), path
+            assert said == [one.replace(MARKER, text) for one in said_before], path
         elif path == "manifest.json":
             assert list(json.loads(source)) == list(json.loads(before))
         else:
