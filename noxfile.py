@@ -51,7 +51,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests that take minutes or need the large golden data."""
-    run_module(session, "pytest", "-q", "-m", "slow", "-n", "2", "--dist", "loadfile", *session.posargs)
+    run_module(session, "pytest", "-q", "-m", "slow and not long", "-n", "2", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session

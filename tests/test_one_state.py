@@ -223,6 +223,7 @@ def test_real_stages_killed_at_random_moments_end_the_same(
     assert (root / xmodel).read_bytes() == (finished[0] / xmodel).read_bytes()
 
 
+@pytest.mark.long
 def test_snakemake_on_the_shipped_quickstart(tmp_path: Path) -> None:
     """On a fresh clone: Snakemake runs everything but preflight, plan says fresh for it, and run repeats none."""
     for folder in ("spec", "generated/quickstart"):

@@ -180,7 +180,7 @@ def test_a_board_takes_the_figures_of_its_own_configuration(
     assert (fit.group, fit.fitted) == (group, True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_backbones_are_estimated() -> None:
     """All torchvision classifiers on one board, fastest first, without making weights."""
     _, rows = estimate_backbones("KV260", "3.0")

@@ -40,7 +40,7 @@ def test_some_equal_the_networks_themselves(catalogue: Catalogue) -> None:
     hold_against_torch(FEW, catalogue)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_equal_the_networks_themselves(catalogue: Catalogue) -> None:
     """The same for all; slow: eighty networks are captured. `nox -s backbones` writes the file anew."""
     hold_against_torch(tuple(load_backbones()), catalogue)

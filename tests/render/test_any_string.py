@@ -309,7 +309,7 @@ def test_nasty_strings_are_values_or_refused(folder: Path, text: str, split: boo
     assert not Path("/tmp/evil").exists()
 
 
-@pytest.mark.slow  # forty renderings of a whole project
+@pytest.mark.long  # forty renderings of a whole project
 @pytest.mark.parametrize("text", NASTY)
 def test_each_nasty_string_alone_is_a_value_or_refused(folder: Path, text: str) -> None:
     """Each string by itself, so that none hides behind another that a key refuses."""

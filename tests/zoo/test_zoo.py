@@ -122,7 +122,7 @@ def test_a_card_says_what_is_estimated_now(name: str, tmp_path: Path) -> None:
     assert describe_estimates(entry, estimates) == read_cards()[name]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ENTRIES)
 def test_a_card_is_made_by_the_estimate_of_a_copy(name: str) -> None:
     """`dpuforge estimate` on a copy, with the weights' file where the spec names one, gives the card."""
