@@ -173,6 +173,7 @@ def runnable(page: str) -> list[Line]:
     return [line for line in find_lines(page) if not why_not(line)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in list_pages() if runnable(page)])
 def test_the_commands_of_a_page_do_what_they_say(page: str, tmp_path: Path) -> None:
     """The lines of a page's blocks run one after the other in a scratch copy, but for those of minutes."""

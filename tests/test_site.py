@@ -91,6 +91,7 @@ def test_the_build_leaves_the_folder_of_the_pages_as_it_was(site: Path) -> None:
     assert not any((REPO / "docs" / name).exists() for name in ("keys", "codes", "errors", "zoo.md"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "addition",
     ["[gone](gone.md)", "[gone](keys/no.such.key.md)", "[gone](cli.md#no-such-heading)", '--8<-- "spec/gone.yaml"'],

@@ -47,6 +47,7 @@ def let_the_application_hang(loopback: Loopback) -> Path:
     return pid
 
 
+@pytest.mark.slow
 def test_a_copy_that_was_cut_goes_on_where_it_was(loopback: Loopback, large_project: Path) -> None:
     """The server killed mid-copy: nothing half is in use, and the next call copies the rest alone."""
     card = large_project / "build/small/train/model.json"
@@ -68,6 +69,7 @@ def test_a_copy_that_was_cut_goes_on_where_it_was(loopback: Loopback, large_proj
     assert not list((loopback.board / "partial").iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_ends_on_the_board_and_can_be_done_again(loopback: Loopback, project: Path) -> None:
     """The server killed mid-run: the application ends there, the lock is free, nothing of the run is taken for one."""
     pid_file = let_the_application_hang(loopback)
@@ -87,6 +89,7 @@ def test_a_run_that_was_cut_ends_on_the_board_and_can_be_done_again(loopback: Lo
     assert [path.name for path in (loopback.board / "small/KV260").iterdir() if "partial" in path.name] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_what_runs_on_the_board(loopback: Loopback, project: Path, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM: exit code 130, and the application on the board ends with it."""
@@ -101,6 +104,7 @@ def test_an_interrupt_ends_what_runs_on_the_board(loopback: Loopback, project: P
     wait_for(lambda: not is_alive(pid), 20)
 
 
+@pytest.mark.slow
 def test_two_people_do_not_use_a_board_at_once(loopback: Loopback, project: Path) -> None:
     """A second call says who has the board since when, and exits with 4; with --wait it gets its turn."""
     pid_file = let_the_application_hang(loopback)
@@ -152,6 +156,7 @@ def test_a_wrong_host_key_stops_everything(loopback: Loopback, project: Path) ->
     assert (loopback.folder / "known_hosts").read_text() == "", "no key is accepted by itself"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reached_says_what_to_do(loopback: Loopback, project: Path) -> None:
     """A board that is off, a name that nobody knows, a key that is not accepted, a Python that is not there."""
     cases: dict[str, tuple[Callable[[], object], str]] = {
@@ -171,6 +176,7 @@ def test_what_cannot_be_reached_says_what_to_do(loopback: Loopback, project: Pat
         loopback.write_hosts()
 
 
+@pytest.mark.slow
 def test_what_the_board_does_not_allow_says_which_setting_helps(loopback: Loopback, project: Path) -> None:
     """A lock that cannot be made, a folder that is a file, a run before anything was pushed: one line, exit code 3."""
     done = loopback.dpuforge("board", "run", *SPEC, cwd=project)
