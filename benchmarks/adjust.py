@@ -79,16 +79,15 @@ def fit_head(network: Any, images: torch.Tensor, labels: torch.Tensor) -> None:
         optimizer.step()
 
 
-def render_scripts(folder: Path) -> Any:
-    """Write the scripts of a project with the stage, and return its adjust.py as a module."""
+def write_scripts(folder: Path, stage: str) -> Path:
+    """Write the scripts of a project with a stage of quantization, by its key; return their folder."""
     text = (ROOT / "spec" / "quickstart.yaml").read_text(encoding="utf-8")
     spec = folder / "spec" / "quickstart.yaml"
     spec.parent.mkdir()
-    spec.write_text(text.replace("quantization:\n", "quantization:\n  adjust: {enabled: true}\n"), encoding="utf-8")
+    spec.write_text(text.replace("quantization:\n", f"quantization:\n  {stage}: {{enabled: true}}\n"), encoding="utf-8")
     job = pipeline.load(spec)
     pipeline.write(job, pipeline.render(pipeline.plan(job)))
-    sys.path.insert(0, str(job.generated()))
-    return importlib.import_module("adjust")
+    return job.generated()
 
 
 def measure(network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, labels: torch.Tensor) -> float:
@@ -150,7 +149,8 @@ def tabulate(arguments: argparse.Namespace) -> list[str]:
 
     add("float", "-", lambda: trained)
     with tempfile.TemporaryDirectory() as name:
-        script = render_scripts(Path(name))
+        sys.path.insert(0, str(write_scripts(Path(name), "adjust")))
+        script = importlib.import_module("adjust")
     script.LEARNING_RATE = arguments.lr
     for cle in arguments.cle:
         config, shown = {"target_device": "DPU", "include_cle": cle}, str(cle).lower()

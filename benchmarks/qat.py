@@ -27,7 +27,6 @@ from typing import Any
 import adjust as hard
 import torch
 
-from dpuforge import pipeline
 from dpuforge.paths import emulator_path
 
 PAGE = hard.ROOT / "docs" / "qat.md"
@@ -51,13 +50,7 @@ class Tickets:
 
 def render_scripts(folder: Path) -> tuple[Any, Any]:
     """Write the scripts of a project with the stage; return its qat.py and quantize.py as modules."""
-    text = (hard.ROOT / "spec" / "quickstart.yaml").read_text(encoding="utf-8")
-    spec = folder / "spec" / "quickstart.yaml"
-    spec.parent.mkdir()
-    spec.write_text(text.replace("quantization:\n", "quantization:\n  qat: {enabled: true}\n"), encoding="utf-8")
-    job = pipeline.load(spec)
-    pipeline.write(job, pipeline.render(pipeline.plan(job)))
-    sys.path[:0] = [str(job.generated()), str(emulator_path())]
+    sys.path[:0] = [str(hard.write_scripts(folder, "qat")), str(emulator_path())]
     return importlib.import_module("qat"), importlib.import_module("quantize")
 
 

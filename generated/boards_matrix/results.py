@@ -497,7 +497,8 @@ class Stage:
 
     def _clear(self):
         self.folder.mkdir(parents=True, exist_ok=True)
-        for stale in [self.folder / "result.json", *self.folder.glob(".*.tmp")]:
+        patterns = ("result.json", ".*.tmp", PRINTED + "*")  # of a run that was killed, too
+        for stale in [path for pattern in patterns for path in self.folder.glob(pattern)]:
             if stale.exists():
                 stale.unlink()
 

@@ -26,6 +26,11 @@ def find_root(spec_path: Path) -> Path:
     return folder.parent if folder.name == "spec" else folder
 
 
+def name_below(path: Path, root: Path) -> str:
+    """Return how specs and results name a path: relative to the project root where it lies below, with slashes."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
 def emulator_path() -> Path:
     """Return the folder that provides pytorch_nndct, xir and vart when it is put on PYTHONPATH."""
     return PACKAGE_DIR / "dropin"

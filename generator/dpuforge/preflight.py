@@ -23,6 +23,7 @@ from dpuforge.estimating import estimate_boards
 from dpuforge.execute.results import hash_file, read_result, write_json, write_result
 from dpuforge.execute.toolchain import hash_checks
 from dpuforge.hardware.estimate import Estimate
+from dpuforge.paths import name_below
 from dpuforge.records.job import Job
 from dpuforge.records.project import Project
 from dpuforge.records.result import StageResult, Status
@@ -73,7 +74,7 @@ def _judge(spec: Path, root: Path, build: Path, variant: Variant | None) -> Stag
         _check(job, xmodel, metrics)
         predictions = build / "preflight" / "predictions.json"
         write_json(predictions, _measure_accuracy(job, xmodel, metrics))
-        return found.with_changes(metrics=metrics, outputs={_name(predictions, root): hash_file(predictions)})
+        return found.with_changes(metrics=metrics, outputs={name_below(predictions, root): hash_file(predictions)})
     except UserError as error:
         return found.with_changes(status=Status.FAILED, reason=str(error), metrics=metrics)
 
@@ -85,12 +86,8 @@ def _note_origins(found: StageResult, job: Job, files: Sequence[Path]) -> StageR
     return found.with_changes(
         settings=stage.settings,
         scripts={name: hash_file(path) for name, path in scripts.items() if path.is_file()},
-        inputs={_name(path, job.root): hash_file(path) for path in files if path.is_file()},
+        inputs={name_below(path, job.root): hash_file(path) for path in files if path.is_file()},
     )
-
-
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def _check(job: Job, xmodel: Path, metrics: dict[str, Any]) -> None:

@@ -232,6 +232,16 @@ def test_an_abort_in_the_tools_cpp_part_leaves_a_result(trained: Path) -> None:
     assert (trained / "build/shapes/deploy/shapes_net_int.onnx").read_text() == "onnx"
 
 
+def test_what_a_killed_run_printed_is_not_taken_for_the_last_words(trained: Path) -> None:
+    """Its files in the stage's folder go before the quantizer starts; a stage that ends well leaves none."""
+    set_up(trained)
+    folder = trained / "build/shapes/calibrate"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".printed9").write_text("words of a run that was killed\n")
+    assert quantize(trained, "calib").status == 0
+    assert not list(folder.glob(".printed*"))
+
+
 def test_a_network_that_calibrates_and_cannot_be_tested_fails_evaluation(trained: Path) -> None:
     """The calibrate stage is done, evaluation fails with the tool's own words, whatever its exit status is."""
     set_up(trained)

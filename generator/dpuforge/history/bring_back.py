@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from dpuforge.edit.edit_spec import edit_text
 from dpuforge.errors import HandEditsError, UsageError
 from dpuforge.history.keep_rows import read_kept, read_rows
 from dpuforge.load.merge import read_value
+from dpuforge.records.files import hash_bytes
 from dpuforge.records.variant import Override
 from dpuforge.writing import replacing
 
@@ -24,7 +24,8 @@ def bring_back(root: Path, row: Mapping[str, Any], out: Path | None, overwrite: 
     wanted = list(_list_texts(root, row, out))
     known = {digest for other in read_rows(root).values() for digest in other["texts"].values()}
     for path, content in wanted:
-        if path.is_file() and not overwrite and path.read_bytes() != content and _hash(path.read_bytes()) not in known:
+        there = path.read_bytes() if path.is_file() else content
+        if not overwrite and there != content and hash_bytes(there) not in known:
             raise HandEditsError(
                 f"{path} was edited since, and no run has kept that text: nothing was written",
                 "--overwrite replaces it, --out FILE writes elsewhere",
@@ -38,10 +39,6 @@ def bring_back(root: Path, row: Mapping[str, Any], out: Path | None, overwrite: 
             with replacing(path) as partial:
                 partial.write_bytes(content)
     return lines
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _list_texts(root: Path, row: Mapping[str, Any], out: Path | None) -> Iterator[tuple[Path, bytes]]:

@@ -33,19 +33,17 @@ def compare_rows(root: Path, one: Row, two: Row) -> dict[str, Any]:
     settings = [{"key": change.key, "words": change.words} for change in name_settings(one, two)]
     first, second = _read_answers(root, one), _read_answers(root, two)
     document: dict[str, Any] = {"settings": settings, "note": "", "float": None, "int8": None}
+    notes: list[str] = []
     if first is None or second is None:
-        document["note"] = "no test on the same images: a run left no predictions"
+        notes.append("no test on the same images: a run left no predictions")
     elif first.images != second.images:
-        document["note"] = "no test on the same images: the test splits differ"
+        notes.append("no test on the same images: the test splits differ")
     else:
         for name, before, after in (("float", first.exact, second.exact), ("int8", first.int8, second.int8)):
             document[name] = judge_pairs(*count_pairs(before, after))
     if one.get("emulated") != two.get("emulated"):
-        document["note"] += (
-            "; one of them was emulated, the other was not"
-            if document["note"]
-            else ("one of them was emulated, the other was not")
-        )
+        notes.append("one of them was emulated, the other was not")
+    document["note"] = "; ".join(notes)
     return document
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dpuforge.errors import UsageError
+from dpuforge.records.files import hash_bytes
 from dpuforge.writing import replacing
 
 ROWS, KEPT = "runs.jsonl", "kept"
@@ -40,7 +40,7 @@ def add_row(root: Path, row: Mapping[str, Any]) -> None:
 
 def keep(root: Path, content: bytes, suffix: str) -> str:
     """Keep a text under the digest of its content, which is returned."""
-    digest = hashlib.sha256(content).hexdigest()
+    digest = hash_bytes(content)
     path = find_folder(root) / KEPT / f"{digest}{suffix}"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def read_kept(root: Path, digest: str, suffix: str) -> bytes:
         content = path.read_bytes()
     except OSError:
         raise UsageError(f"{path} is missing: it cannot be brought back") from None
-    if hashlib.sha256(content).hexdigest() != digest:
+    if hash_bytes(content) != digest:
         raise UsageError(f"{path} was changed: it is not what the run read")
     return content
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from dpuforge.errors import UserError
 from dpuforge.load.findings import Finding, Path, Place, show_value
 from dpuforge.load.sections.renames import apply_renames
 from dpuforge.load.text import MAX_BYTES, Document, read_document
+from dpuforge.records.files import hash_bytes, hash_text
 from dpuforge.records.variant import Override
 
 MAX_BASES = 32
@@ -60,7 +60,7 @@ def lay_over(sources: Sources, override: Override) -> None:
     document = read_document(text.encode(), override.option)
     place = Place(override.option, 1, len(OPTION) + len(override.key) + 2)
     document.places = dict.fromkeys(document.places, place)
-    sources.files[override.option] = hashlib.sha256(str(override).encode()).hexdigest()
+    sources.files[override.option] = hash_text(str(override))
     sources.findings += [replace(found, place=found.place and place) for found in document.findings]
     _overlay(sources.value, document.value, (), document, sources)
 
@@ -73,7 +73,7 @@ def read_value(override: Override) -> Any:
 def _read(content: bytes, shown: str, chain: tuple[str, ...], sources: Sources) -> None:
     """Lay one file over what `sources` holds, after the files that it names as base; chain leads from the spec here."""
     sources.reads += 1
-    sources.files[shown] = hashlib.sha256(content).hexdigest()
+    sources.files[shown] = hash_bytes(content)
     document = read_document(content, shown)
     apply_renames(document)
     sources.findings += document.findings

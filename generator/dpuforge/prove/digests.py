@@ -5,7 +5,6 @@ A digest says that a file is the one that was recorded; nothing here is signed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from dpuforge.execute.data_listing import SEEN, find_data_changes, show
 from dpuforge.execute.results import RESULT, hash_file
 from dpuforge.execute.staleness import find_version_changes
 from dpuforge.execute.toolchain import ToolchainPlace
+from dpuforge.records.files import hash_text
 from dpuforge.records.job import VARIANTS, Job
 from dpuforge.records.plan import Plan, PlannedStage
 from dpuforge.records.result import StageResult, Status, parse_result
@@ -89,7 +89,7 @@ def verify_project(job: Job, plan: Plan, rendered: Mapping[str, str], place: Too
     verdict.compare(f"{job.project.spec.path} of the manifest", spec, plan.spec_sha256)
     for name, text in rendered.items():
         now = store.hash(f"generated/{job.project.project}/{name}")
-        verdict.compare(f"generated/{job.project.project}/{name} (of the spec)", _hash(text.encode()), now)
+        verdict.compare(f"generated/{job.project.project}/{name} (of the spec)", hash_text(text), now)
     planned = {stage.key: stage for stage in plan.stages}
     folders = {name for stage in plan.stages for name in stage.folders}
     for key, result in verify_results(store, job.project.project, folders, verdict).items():
@@ -178,7 +178,7 @@ def _verify_splits(store: Store, project: str, results: Mapping[str, StageResult
         digests = {path: row[2] for source in seen.values() for path, row in source["files"].items()}
         for name in SPLITS:
             lines = [f"{digests[path]} {show(path)}\n" for path in sorted(data[name]["files"])]
-            now = _hash("".join(lines).encode())
+            now = hash_text("".join(lines))
             verdict.compare(f"images of {name}, in data.json", str(data[name]["sha256"]), now)
             recorded = results["prepare"].inputs.get(data[name]["folder"])
             if recorded is not None and len({data[split]["folder"] for split in SPLITS}) == len(SPLITS):
@@ -194,7 +194,3 @@ def _read_json(store: Store, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

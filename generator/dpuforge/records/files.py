@@ -9,7 +9,12 @@ from enum import Enum
 
 def hash_text(text: str) -> str:
     """Return the sha256 of a generated file's text as UTF-8, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hash_bytes(text.encode())
+
+
+def hash_bytes(content: bytes) -> str:
+    """Return the sha256 of a content, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 @dataclass(frozen=True)

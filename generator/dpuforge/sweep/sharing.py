@@ -23,11 +23,13 @@ from dpuforge.errors import Interrupted
 from dpuforge.execute.aftermath import FAILED, clear_failed
 from dpuforge.execute.results import RESULT, hash_file, read_result, write_result
 from dpuforge.execute.staleness import Present, explain_changes, is_imported
+from dpuforge.paths import name_below
 from dpuforge.records.files import hash_text
 from dpuforge.records.job import VARIANTS, Job
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.project import SourceFile
 from dpuforge.records.result import StageResult, Status
+from dpuforge.writing import replacing
 
 NAME = "variant.txt"  # in the home of a variant: what it sets
 _LINKED_BYTES = 1 << 16  # a smaller file is copied
@@ -147,8 +149,7 @@ def _read_name(home: Path) -> str:
 
 def _name(build: Path, present: Present) -> str:
     """Return how results name a run's folder: relative to the root, where it lies below."""
-    known = build.is_relative_to(present.root)
-    return f"{build.relative_to(present.root).as_posix()}/" if known else f"{build}/"
+    return f"{name_below(build, present.root)}/"
 
 
 def _strip_names(job: Job) -> Iterator[tuple[str, str]]:
@@ -180,15 +181,14 @@ def _bring(source: Path, target: Path, result: StageResult, taken: StageResult, 
 def _place(path: Path, target: Path, is_output: bool) -> None:
     """Put a file in its place in one step; a large output becomes a second name of the same file."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    partial.unlink(missing_ok=True)
-    try:
-        if not is_output or path.stat().st_size < _LINKED_BYTES:
-            raise OSError
-        os.link(path, partial)
-    except OSError:  # or a file system without links
-        shutil.copy2(path, partial)
-    partial.replace(target)
+    with replacing(target) as partial:
+        partial.unlink(missing_ok=True)  # of a killed run
+        try:
+            if not is_output or path.stat().st_size < _LINKED_BYTES:
+                raise OSError
+            os.link(path, partial)
+        except OSError:  # or a file system without links
+            shutil.copy2(path, partial)
 
 
 def _is(path: Path, digest: str) -> bool:

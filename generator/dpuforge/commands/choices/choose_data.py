@@ -15,7 +15,7 @@ from dpuforge.commands.choices.offers import number_rows
 from dpuforge.commands.choices.read_images import SPLITS, Data, Images, compare_classes, read_data, write_list
 from dpuforge.commands.screen import print_table
 from dpuforge.errors import UsageError
-from dpuforge.paths import find_root
+from dpuforge.paths import find_root, name_below
 
 MOST_NAMES = 200  # more classes are counted in the spec, not named
 
@@ -58,8 +58,7 @@ def _name_below(root: Path, text: str) -> str:
     """Return a path as the spec names it: relative to the project root where it lies below."""
     below, here = root / text, Path.cwd() / text
     path = below if below.exists() or not here.exists() else here
-    path = Path(os.path.abspath(path))
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+    return name_below(Path(os.path.abspath(path)), root)
 
 
 def _tell(interview: Interview, data: Data | None) -> None:

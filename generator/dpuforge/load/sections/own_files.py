@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from dpuforge.load.findings import Finding, Path, show_value
 from dpuforge.load.forms import Fault
 from dpuforge.load.shipped_yaml import LOADER
 from dpuforge.paths import find_shipped
+from dpuforge.records.files import hash_bytes
 from dpuforge.records.own import OwnFile
 
 MAX_BYTES = 1_000_000
@@ -138,7 +138,7 @@ def read_own(root: FilePath, path: str) -> tuple[str, str]:
     found = _CONTROL.search(text)
     if found:
         raise ValueError(f"line {text.count(chr(10), 0, found.start()) + 1} holds a control character")
-    return text, hashlib.sha256(content).hexdigest()
+    return text, hash_bytes(content)
 
 
 def _judge_hook(path: str, text: str, where: Path) -> str:
