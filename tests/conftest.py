@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ settings.load_profile("dpuforge")
 REPO = Path(__file__).resolve().parent.parent
 GOLDEN = REPO.parent / "shared" / "golden"
 FACTS = REPO.parent / "shared" / "facts"
+
+
+@pytest.fixture(autouse=True)
+def _reset_tool_options() -> Iterator[None]:
+    """Give the quantizer's options of the process their defaults again: QatProcessor switches some off."""
+    yield
+    options = sys.modules.get("dpuforge.emulator.nndct.tool_options")
+    if options is not None:
+        options.reset_options()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from torch import nn
 from dpuforge.emulator.export.xmodel_builder import ExportError
 from dpuforge.emulator.nndct.log import QuantizerError
 from dpuforge.emulator.nndct.qat import QatProcessor
-from dpuforge.emulator.nndct.tool_options import reset_options
 from dpuforge.emulator.nndct.torch_quantizer import torch_quantizer
 from dpuforge.emulator.qat.thresholds import distribution_threshold
 from dpuforge.paths import emulator_path
@@ -35,12 +33,10 @@ CASES = REPO.parent / "shared" / "cases"
 
 
 @pytest.fixture(autouse=True)
-def in_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """QatProcessor writes into the working directory and switches options of the process."""
+def in_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QatProcessor writes into the working directory."""
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
-    yield
-    reset_options()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from torch import nn
 
 from dpuforge.emulator.graph.listing import graph_digest, list_nodes, number_names
 from dpuforge.emulator.nndct.log import QuantizerError
-from dpuforge.emulator.nndct.tool_options import reset_options, set_option_value
+from dpuforge.emulator.nndct.tool_options import set_option_value
 from dpuforge.emulator.nndct.torch_quantizer import torch_quantizer
 from dpuforge.errors import UsageError
 from dpuforge.paths import emulator_path
@@ -194,11 +194,8 @@ def test_refused_config_names_the_place(make: Make, tmp_path: Path) -> None:
 
 def test_options_set_beforehand_count(make: Make, tmp_path: Path) -> None:
     """nndct_param_corr switched off leaves no bias correction; an unknown option is refused with a close match."""
-    try:
-        set_option_value("nndct_param_corr", False)
-        calibrate(make("calib"))
-    finally:
-        reset_options()
+    set_option_value("nndct_param_corr", False)
+    calibrate(make("calib"))
     assert json.loads((tmp_path / "quant_info.json").read_text())["bias_corrected"] is False
     assert not (tmp_path / "bias_corr.pth").exists()
     with pytest.raises(UsageError, match="nndct_equalization"):
