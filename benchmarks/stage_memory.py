@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -162,6 +163,9 @@ def main() -> None:
         for _ in range(arguments.repeats):
             for setting in arguments.settings:
                 env = make_env(setting)
+                shutil.rmtree(
+                    root / "build" / scripts.name / "train", ignore_errors=True
+                )  # else it goes on from its end
                 for stage, (script, *words) in STAGES.items():
                     command = [sys.executable, str(scripts / script), *words]
                     measured = run_script(command, env)

@@ -21,7 +21,7 @@ from dpuforge.records.plan import PlannedStage
 from dpuforge.records.result import StageResult, Status
 from dpuforge.records.variant import Override, Variant
 from dpuforge.running import read_scripts
-from dpuforge.sweep.run_variants import share_pixels
+from dpuforge.sweep.run_variants import share_kept
 from dpuforge.sweep.sharing import Sharing, find_variants
 from tests.squares_project import SPEC, write_project
 
@@ -231,12 +231,13 @@ def test_variants_of_earlier_sweeps_are_found_by_what_they_set(load: Load) -> No
     assert find_variants(load()) == {job.build: f"variant {job.home.name}"}
 
 
-def test_decoded_pictures_are_shared_by_a_link(load: Load) -> None:
-    """A variant's pixels are the spec's own; asked twice, nothing changes; what a person put there stays."""
+@pytest.mark.parametrize("name", ["pixels", "cache"])
+def test_what_is_kept_by_content_is_shared_by_a_link(load: Load, name: str) -> None:
+    """A variant's pictures and features are the spec's own; asked twice, nothing changes; a person's folder stays."""
     own, variant, other = load(), load("train.seed=1"), load("train.seed=2")
     for _ in range(2):
-        share_pixels(own.build, variant.build)
-    assert (variant.build / "pixels").resolve() == (own.build / "pixels").resolve()
-    (other.build / "pixels").mkdir(parents=True)
-    share_pixels(own.build, other.build)
-    assert not (other.build / "pixels").is_symlink()
+        share_kept(own.build, variant.build)
+    assert (variant.build / name).resolve() == (own.build / name).resolve()
+    (other.build / name).mkdir(parents=True)
+    share_kept(own.build, other.build)
+    assert not (other.build / name).is_symlink()

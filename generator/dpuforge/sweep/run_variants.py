@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dpuforge.running import Watch
 
 CLEARLY_WORSE = 0.01  # p of McNemar, corrected by Bonferroni for the settings: no further seed would help
-_PIXELS = "pixels"
+_BY_CONTENT = ("pixels", "cache")  # folders of build/<project> whose files are named by all that decides them
 
 WatchVariant = Callable[[int, Variant], "Watch"]
 Tell = Callable[[Outcome], None]
@@ -135,7 +135,7 @@ class Sweep:
         with replacing(job.home / NAME) as partial:
             partial.write_text(f"{job.variant}\n", encoding="utf-8")
         with self._lock:
-            share_pixels(self._own.build, job.build)
+            share_kept(self._own.build, job.build)
             share_look(self._jobs, job, self.request)
             self._sharing.add(job)
             self._jobs.append(job)
@@ -198,14 +198,15 @@ def has_missed_gate(job: Job, plan: Plan, request: Request) -> bool:
     return False
 
 
-def share_pixels(own: Path, build: Path) -> None:
-    """Let a variant use the decoded pictures of the spec itself: scripts find by content whether they fit."""
-    link, folder = build / _PIXELS, own / _PIXELS
-    if not link.exists() and not link.is_symlink():
-        folder.mkdir(parents=True, exist_ok=True)
-        build.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):  # a file system without links
-            link.symlink_to(os.path.relpath(folder, build), target_is_directory=True)
+def share_kept(own: Path, build: Path) -> None:
+    """Let a variant use the spec's own decoded pictures and features: scripts find by content whether they fit."""
+    for name in _BY_CONTENT:
+        link, folder = build / name, own / name
+        if not link.exists() and not link.is_symlink():
+            folder.mkdir(parents=True, exist_ok=True)
+            build.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):  # a file system without links
+                link.symlink_to(os.path.relpath(folder, build), target_is_directory=True)
 
 
 def share_look(jobs: Sequence[Job], job: Job, request: Request) -> None:
