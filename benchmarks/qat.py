@@ -107,8 +107,7 @@ def read_minutes(folder: Path) -> float:
 
 def tabulate(arguments: argparse.Namespace) -> list[str]:
     """Measure everything and return the rows of the table."""
-    images, labels = hard.load_digits()
-    trained = hard.build_network()
+    (images, labels), trained = hard.load_digits(), hard.build_network()
     hard.fit_head(trained, images[: hard.LEARNED], labels[: hard.LEARNED])
     held, truth = images[hard.LEARNED :], labels[hard.LEARNED :]
     calibration = images[: hard.CALIBRATION]

@@ -255,6 +255,16 @@ def find_changes(row, clocks):
     return found
 
 
+def make_steps(network, files):
+    """Return what is measured by name: the DPU alone on images made ready, and the whole way from the files."""
+    images = [app.load_file(files[n % len(files)]) for n in range(network.batch)]
+    ready = [app.prepare(image, network.input_fix) for image in images]
+    return {
+        "dpu": functools.partial(run_dpu, ready),
+        "end_to_end": functools.partial(run_all, files),
+    }
+
+
 def bench(arguments):
     """Measure every number of threads and return the document."""
     board = app.read_board(arguments.board)
@@ -266,13 +276,7 @@ def bench(arguments):
         networks = [app.Network(vart, subgraph) for _ in range(max(arguments.threads))]
     except RuntimeError as error:  # what xir and vart raise
         raise app.Failure(f"{arguments.xmodel.name}: {error}") from None
-    network = networks[0]
-    images = [app.load_file(files[n % len(files)]) for n in range(network.batch)]
-    ready = [app.prepare(image, network.input_fix) for image in images]
-    steps = {
-        "dpu": functools.partial(run_dpu, ready),
-        "end_to_end": functools.partial(run_all, files),
-    }
+    steps = make_steps(networks[0], files)
     _, idle = sensors.watch(min(1.0, arguments.seconds), time.sleep)
     rows, changes = [], []
     for count in arguments.threads:
@@ -289,7 +293,7 @@ def bench(arguments):
     return {
         "board": board["BOARD"],
         "emulated": bool(getattr(vart, "__emulator__", False)),
-        "batch": network.batch,
+        "batch": networks[0].batch,
         "seconds": arguments.seconds,
         "warmup": arguments.warmup,
         "idle": summarise(idle),

@@ -15,6 +15,7 @@ from dpuforge.commands.screen import print_json, print_message
 from dpuforge.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from dpuforge.load.findings import Finding
     from dpuforge.records.board_lock import BoardFacts
     from dpuforge.records.hardware import BoardTarget
 
@@ -51,6 +52,11 @@ def board_lock(
     check_board(catalogue, target.board, facts)
     path = write_lock(spec, target.board, facts)
     findings = check_lock(catalogue, (target,), read_lock(spec))
+    _show(path, target, facts, findings, json_)
+    raise typer.Exit(ExitCode.DRIFT if findings else ExitCode.DONE)
+
+
+def _show(path: Path, target: BoardTarget, facts: BoardFacts, findings: Sequence[Finding], json_: bool) -> None:
     if json_:
         print_json(_document(path, target, facts, [asdict(finding) for finding in findings]))
     else:
@@ -59,7 +65,6 @@ def board_lock(
         print_message(f"kernel {name} is no DPU: left out")
     for finding in findings:
         print_message(f"the spec does not fit: {finding.message}\nhelp: {finding.help}")
-    raise typer.Exit(ExitCode.DRIFT if findings else ExitCode.DONE)
 
 
 def _choose(targets: Sequence[BoardTarget], board: str, spec: Path, facts: BoardFacts) -> BoardTarget:

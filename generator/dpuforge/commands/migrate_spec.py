@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dpuforge.commands.choices import complete
 from dpuforge.commands.on_spec import Json, Spec
 from dpuforge.commands.screen import print_json, print_message, print_table
+
+if TYPE_CHECKING:
+    from dpuforge.edit.migrate import Migration
 
 
 def migrate(
@@ -47,11 +51,15 @@ def migrate(
             partial.write_text(found.text, encoding="utf-8")
     if json_:
         print_json({**asdict(found), "written": not dry_run and not same})
-        return
+    else:
+        _show(spec, found, same)
+        if dry_run:
+            print_message("nothing was written (--dry-run)")
+
+
+def _show(spec: Path, found: Migration, same: bool) -> None:
     for warning in found.warnings:
         print_message(warning)
     print_table(str(spec), ("what", "before", "after"), found.rows) if found.rows else print(f"{spec}: nothing changes")
     for task in found.tasks if not same else ():
         print(f"to do: {task}")
-    if dry_run:
-        print_message("nothing was written (--dry-run)")

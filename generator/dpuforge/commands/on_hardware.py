@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -185,7 +186,11 @@ def estimate(
     if json_:
         documents = [found.to_json() for found in estimates]
         print_json(documents[0] if len(board or ()) == 1 else documents)
-        return
+    else:
+        _show_estimates(what, estimates)
+
+
+def _show_estimates(what: Path, estimates: Sequence[Estimate]) -> None:
     rows = [(found.board.board, found.board.target, *_estimate_row(found)) for found in estimates]
     print_table(f"{what} (estimated, not measured)", ("board", "DPU", *_ESTIMATE), rows)
     for found in estimates if len(estimates) == 1 else ():

@@ -358,7 +358,10 @@ def report(
         job = pipeline.load(specs[0])
         print_summary(pipeline.report(job, pipeline.plan(job)))
         return
-    document, folder = pipeline.compare_runs(specs)
+    _show_comparison(*pipeline.compare_runs(specs))
+
+
+def _show_comparison(document: Mapping[str, Any], folder: Path) -> None:
     rows = [
         (
             row["project"],
