@@ -92,13 +92,7 @@ def take_calibration(stage, arguments):
     """Copy the calibration's results here; refuse those of another network or config."""
     source = arguments.build / MADE_IN
     calibrated = results.read_json(source / "context.json")
-    now = describe_context(arguments)
-    imported = "imported" in calibrated  # made elsewhere, by other scripts
-    compared = [key for key in now if not (imported and key in MAKING)]
-    changed = sorted(key for key in compared if calibrated.get(key) != now[key])
-    if changed:
-        text = "calibrated with another {}: " + (REIMPORT if imported else RECALIBRATE)
-        raise Failure(text.format(" and ".join(changed)))
+    refuse_other(calibrated, describe_context(arguments))
     stage.read(*sorted((source / "quantize_result").glob("*.*")))
     stage.metrics["quantisation_context"] = hash_context(calibrated)
     return copy_folder(source / "quantize_result", stage.folder / "quantize_result")
@@ -111,18 +105,6 @@ def copy_folder(source, target):
     shutil.rmtree(str(target), ignore_errors=True)
     shutil.copytree(str(source), str(target))
     return target
-
-
-def make_quantizer(mode, model, sample, folder, device):
-    """Return AMD's quantizer around the float model; mode is calib or test."""
-    return import_quantizer().torch_quantizer(
-        mode,
-        model,
-        (sample,),
-        output_dir=str(folder),
-        device=device,
-        quant_config_file=str(CONFIG),
-    )
 
 
 def choose_images(arguments, count, split=CALIBRATION_SPLIT):
@@ -154,6 +136,35 @@ def predict(model, images, device, name):
     return labels, predictions, hits, confidence
 
 
+@torch.no_grad()
+def refuse_nan(model, sample):
+    """Fail on a network that yields NaN or infinity: the quantizer would leave it unquantised."""
+    if not bool(torch.isfinite(model(sample)).all()):
+        raise Failure("the float network yields NaN or infinity: train it again, with a lower rate")
+
+
+def refuse_other(calibrated, now):
+    """Fail where something else was calibrated than what now stands here."""
+    imported = "imported" in calibrated  # made elsewhere, by other scripts
+    compared = [key for key in now if not (imported and key in MAKING)]
+    changed = sorted(key for key in compared if calibrated.get(key) != now[key])
+    if changed:
+        text = "calibrated with another {}: " + (REIMPORT if imported else RECALIBRATE)
+        raise Failure(text.format(" and ".join(changed)))
+
+
+def make_quantizer(mode, model, sample, folder, device):
+    """Return AMD's quantizer around the float model; mode is calib or test."""
+    return import_quantizer().torch_quantizer(
+        mode,
+        model,
+        (sample,),
+        output_dir=str(folder),
+        device=device,
+        quant_config_file=str(CONFIG),
+    )
+
+
 def note_unsure_biases(stage, quantizer):
     """Count the biases that another torch or processor could move by one, where the quantizer can tell."""
     count = getattr(quantizer, "count_unsure_biases", None)
@@ -179,13 +190,6 @@ def note_finetuning(stage):
     if results.describe_toolchain()["name"] == "emulator":
         stage.metrics["not_amd"] = ["fast_finetune"]
         print("warning: " + NOT_AMD["fast_finetune"], flush=True)
-
-
-@torch.no_grad()
-def refuse_nan(model, sample):
-    """Fail on a network that yields NaN or infinity: the quantizer would leave it unquantised."""
-    if not bool(torch.isfinite(model(sample)).all()):
-        raise Failure("the float network yields NaN or infinity: train it again, with a lower rate")
 
 
 def calibrate(stage, arguments):
