@@ -134,7 +134,7 @@ class _Composer:
         self.document.findings.append(Finding(path, message, remedy, place=self._place(event)))
 
     def _value(self, event: Any, path: Path, key: Any = None) -> Any:
-        self._guard(event, path)
+        self._guard(event, len(path))
         self.document.places.setdefault(path, self._place(event, key))
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, path)
@@ -147,10 +147,10 @@ class _Composer:
             self.anchors[event.anchor] = value
         return value
 
-    def _guard(self, event: yaml.Event, path: Path) -> None:
+    def _guard(self, event: yaml.Event, depth: int) -> None:
         self.count += 1
         place = self._place(event)
-        if len(path) > MAX_DEPTH:
+        if depth > MAX_DEPTH:
             raise _fail(self.file, place.line, place.column, "the nesting is too deep", f"at most {MAX_DEPTH} levels")
         if self.count > MAX_VALUES:
             raise _fail(self.file, place.line, place.column, "too many values", f"a spec has at most {MAX_VALUES}")
@@ -164,7 +164,7 @@ class _Composer:
 
     def _copy(self, value: Any, event: yaml.Event, path: Path) -> Any:
         """Copy an aliased value; every copied value counts, which defuses alias bombs."""
-        self._guard(event, path)
+        self._guard(event, len(path))
         self.document.places.setdefault(path, self._place(event))
         if isinstance(value, dict):
             return {key: self._copy(item, event, (*path, key)) for key, item in value.items()}
@@ -194,7 +194,7 @@ class _Composer:
 
     def _key(self, event: Any, path: Path) -> str:
         if not isinstance(event, yaml.ScalarEvent):
-            self._skip(event)
+            self._skip(event, len(path))
             self._note(path, event, "a key should be text, got a list, mapping or alias", "write key: value")
             return f"?{self.count}"
         tag = self._resolve(event)
@@ -205,12 +205,12 @@ class _Composer:
             self._note((*path, event.value), event, what, f'quote it: "{event.value}"')
         return str(event.value)
 
-    def _skip(self, event: Any) -> None:
-        """Read past a nested key without recursion."""
-        depth = isinstance(event, yaml.CollectionStartEvent)
-        level = int(depth)
+    def _skip(self, event: Any, depth: int) -> None:
+        """Read past a nested key, within the same bounds."""
+        level = int(isinstance(event, yaml.CollectionStartEvent))
         while level:
             item = next(self.events)
+            self._guard(item, depth + level)
             level += isinstance(item, yaml.CollectionStartEvent) - isinstance(item, yaml.CollectionEndEvent)
 
     def _refuse_tag(self, event: Any, path: Path) -> None:
