@@ -130,7 +130,7 @@ def editor(session: nox.Session) -> None:
     if lacking:
         session.run("apt-get", "update", "-qq", external=True)
         session.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "nodejs", "npm", external=True)
-    folder = Path(session.create_tmp())
+    folder = Path(session.create_tmp()).resolve()
     session.run("npm", "install", "--prefix", str(folder), "--no-fund", "--no-audit", LANGUAGE_SERVER, external=True)
     program = {"DPUFORGE_LANGUAGE_SERVER": str(folder / "node_modules" / ".bin" / "yaml-language-server")}
     session.run(sys.executable, "-m", "pytest", "-q", "-m", "editor", "tests/editor", *session.posargs, env=program)
