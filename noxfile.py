@@ -105,7 +105,7 @@ def old_and_new(session: nox.Session) -> None:
 
     DPUFORGE_OLD_PYTHON names a Python 3.8 or 3.7 where `python3.8` does not start one.
     """
-    old = Path(session.create_tmp()).parent / "old_python"
+    old = Path(session.create_tmp()).resolve().parent / "old_python"
     python = old / "bin" / "python"
     if not python.exists():
         base = os.environ.get("DPUFORGE_OLD_PYTHON") or find_old_python()
