@@ -21,12 +21,15 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 STAND_IN = HERE / "templates" / "fake_nndct"
+# In their order, and whether the quantizer is needed; adjust.py and qat.py only where the spec has them.
 SCRIPTS = (
     (("prepare.py",), False),
     (("check_model.py",), False),
     (("train.py",), False),
     (("inspect_model.py",), True),
+    (("adjust.py",), False),
     (("quantize.py", "--mode", "calib"), True),
+    (("qat.py",), True),
     (("quantize.py", "--mode", "test"), True),
     (("evaluate.py",), True),
     (("quantize.py", "--mode", "deploy"), True),
@@ -61,6 +64,12 @@ SPECS = {
         "transfer": {"method": "feature_extraction", "freeze": {"layers": "all_but_head"}},
         "train": {"epochs": 1, "batch_size": 8, "balance": "weights"},
     },
+    "adjusted": {**PLAIN, "quantization": {"adjust": {"enabled": True, "images": 20, "steps": 30, "batch_size": 8}}},
+    "trained": {
+        **PLAIN,
+        "model": {**PLAIN["model"], "backbone": "mobilenet_v2"},
+        "quantization": {"qat": {"enabled": True, "epochs": 2, "batch_size": 8, "freeze_epochs": 1}},
+    },
 }
 
 
@@ -80,7 +89,8 @@ def make_project(root: Path, name: str) -> Path:
     """Write and generate one project; return the folder of its scripts."""
     document = {"project": name, "classes": 2, **SPECS[name]}
     document["data"] = {split: f"data/{split}" for split in ("train", "validation", "test")} | document["data"]
-    document["quantization"] = {"calibration": {"images": 16, "batch_size": 8}, "max_accuracy_drop": 100.0}
+    calibration = {"calibration": {"images": 16, "batch_size": 8}, "max_accuracy_drop": 100.0}
+    document["quantization"] = calibration | SPECS[name].get("quantization", {})
     document["target"] = {"boards": ["KV260"]}
     spec = root / "spec" / f"{name}.yaml"
     spec.parent.mkdir(exist_ok=True)
@@ -88,6 +98,14 @@ def make_project(root: Path, name: str) -> Path:
     generate = [sys.executable, "-m", "dpuforge", "generate", str(spec)]
     subprocess.run(generate, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return root / "generated" / name
+
+
+def list_scripts(name: str) -> list[tuple[tuple[str, ...], bool]]:
+    """Return the scripts of a project, in order: qat.py stands in the place of calibration."""
+    stages = SPECS[name].get("quantization", {})
+    left_out = {("adjust.py",)} if "adjust" not in stages else set()
+    left_out.add(("quantize.py", "--mode", "calib") if "qat" in stages else ("qat.py",))
+    return [row for row in SCRIPTS if row[0] not in left_out]
 
 
 def run_script(python: str, scripts: Path, words: tuple[str, ...], stand_in: bool) -> str:
@@ -108,7 +126,7 @@ def try_python(python: str, root: Path) -> list[str]:
     for name in SPECS:
         shutil.rmtree(root / "build", ignore_errors=True)
         scripts = make_project(root, name)
-        for words, stand_in in SCRIPTS:
+        for words, stand_in in list_scripts(name):
             text = run_script(python, scripts, words, stand_in)
             if text:
                 failures.append(f"{python}: {name}: {' '.join(words)}: {text}")
