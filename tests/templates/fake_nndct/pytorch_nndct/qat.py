@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import torch
-from pytorch_nndct.nn import DeQuantStub, QuantStub
 from torch import nn
+
+from pytorch_nndct.nn import DeQuantStub, QuantStub
 
 
 class Trainable(nn.Module):
@@ -43,7 +44,8 @@ class QatProcessor:
 
     def __init__(self, model, inputs, bitwidth=8):
         kinds = [type(module) for module in model.modules()]
-        assert QuantStub in kinds and DeQuantStub in kinds
+        assert QuantStub in kinds
+        assert DeQuantStub in kinds
         assert bitwidth == 8
         model(inputs)
         self.network = model
