@@ -143,7 +143,7 @@ def test_a_starting_point_is_trained_and_quantised_as_it_ships(name: str, tmp_pa
     report = json.loads((tmp_path / "build" / name / "report.json").read_text(encoding="utf-8"))
     assert report["metrics"]["float_accuracy"] > 80
     card = read_cards()[name]
-    (xmodel,) = (tmp_path / "build" / name / "deploy").rglob("*_int.xmodel")
+    (xmodel,) = (tmp_path / "build" / name / "deploy").glob("*_int.xmodel")
     shown = json.loads(dpuforge(tmp_path, "xmodel", "show", xmodel, "--json").stdout)
     assert shown["parameters"] == card["parameters"]
     for board, found in card["boards"].items():

@@ -77,7 +77,7 @@ def _read(content: bytes, shown: str, chain: tuple[str, ...], sources: Sources) 
     document = read_document(content, shown)
     apply_renames(document)
     sources.findings += document.findings
-    for path, name in _iterate_bases(document):
+    for path, name in _iterate_bases(document, sources):
         _read_base(name, document.places[path], shown, chain, sources)
     # The place of `base` itself is the one in the spec: bases of bases are read where they stand.
     if len(chain) > 1:
@@ -87,11 +87,15 @@ def _read(content: bytes, shown: str, chain: tuple[str, ...], sources: Sources) 
     sources.places[()] = document.places.get((), Place(shown, 1, 1))
 
 
-def _iterate_bases(document: Document) -> Iterator[tuple[Path, str]]:
-    bases = document.value.get("base", [])
-    for index, name in enumerate(bases if isinstance(bases, list) else []):
+def _iterate_bases(document: Document, sources: Sources) -> Iterator[tuple[Path, str]]:
+    named = document.value.get("base", [])
+    bases = named if isinstance(named, list) else []
+    for index, name in enumerate(bases[:MAX_BASES]):
         if isinstance(name, str):
             yield ("base", index), name
+    if len(bases) > MAX_BASES:
+        what = f"a spec has at most {MAX_BASES} base files, got {len(bases)}"
+        sources.findings.append(Finding(("base",), what, "merge some of them", place=document.places[("base",)]))
 
 
 def _read_base(name: str, place: Place, shown: str, chain: tuple[str, ...], sources: Sources) -> None:
