@@ -39,7 +39,6 @@ from dpuforge.records.project import Resources
 from dpuforge.records.result import StageResult, Status
 from dpuforge.records.variant import Variant
 
-
 # Asked of a cluster where the spec asks for nothing.
 _CORES, _LEAST_GB, _LEAST_MINUTES, _MINUTES_UNKNOWN = 2, 3, 15, 240
 _TIMES_SEEN, _TIMES_GUESSED = 3, 10

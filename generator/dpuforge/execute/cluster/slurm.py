@@ -19,7 +19,9 @@ _LONGEST_NAME = 50  # that the plugin takes as the beginning of a job's name
 _PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 2.0
 _STATUS = re.compile(r"SLURM-job '(?P<job>[\w.]+)' failed.*?SLURM status is:\s*'(?P<status>\w+)'", re.DOTALL)
-_REFUSED = re.compile(r"The error message was '(?:sbatch: )?(?:error: )?(?P<said>.*?)'\.?\s*$", re.DOTALL | re.MULTILINE)
+_REFUSED = re.compile(
+    r"The error message was '(?:sbatch: )?(?:error: )?(?P<said>.*?)'\.?\s*$", re.DOTALL | re.MULTILINE
+)
 # What Slurm says of a job that it ended itself, and what helps; a job that FAILED ended on its own.
 _ENDS = {
     "TIMEOUT": "Slurm ended job {job}: it took longer than it asked for; raise run.resources.{stage}.minutes",
@@ -88,7 +90,9 @@ def find_jobs(build: Path, key: str = "") -> tuple[Job, ...]:
     except (OSError, subprocess.TimeoutExpired) as error:
         said, code = str(error), 1
     if code:
-        raise MissingToolError(f"Slurm does not answer: {said}", "ask `squeue --me`; run on a login node of the cluster")
+        raise MissingToolError(
+            f"Slurm does not answer: {said}", "ask `squeue --me`; run on a login node of the cluster"
+        )
     rows = (line.strip().split("|") for line in done.stdout.splitlines())
     return tuple(Job(*row) for row in rows if len(row) == 4 and row[1].startswith(start))
 

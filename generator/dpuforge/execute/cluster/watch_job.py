@@ -23,7 +23,13 @@ SAID, PRINTED, CODE = "snakemake.log", "log.txt", "log.txt.code"
 _TAIL_SECONDS = 0.3
 _QUEUE_SECONDS = 10.0
 _SUBMITTED = re.compile(r"submitted with SLURM jobid (?P<job>\d+)|submitted with external jobid '(?P<other>[^']+)'")
-_ASKED = re.compile(r"^\s*(?:threads|resources): .*")
+# What a rule asks for, in Snakemake's words and in ours.
+_ASKED = (
+    (re.compile(r"^ *threads: (\d+)", re.MULTILINE), "{:g} cores", 1),
+    (re.compile(r"\bmem_mb=(\d+)"), "{:g} GB", 1000),
+    (re.compile(r"\bruntime=(\d+)"), "{:g} minutes", 1),
+    (re.compile(r"\bgpu=(\d+)"), "{:g} GPUs", 1),
+)
 _LAST_LINES = 12
 
 
@@ -47,7 +53,8 @@ class _Watched:
 
     def _describe(self) -> str:
         text = (self.folder / SAID).read_text(encoding="utf-8", errors="replace")
-        asked = [line.split(": ", 1)[1].strip() for line in text.splitlines() if _ASKED.match(line)]
+        found = ((pattern.search(text), words, unit) for pattern, words, unit in _ASKED)
+        asked = [words.format(int(hit[1]) / unit) for hit, words, unit in found if hit]
         return f": {', '.join(asked)}" if asked else ""
 
     def copy(self) -> None:
