@@ -6,9 +6,11 @@ Nothing of the machine's own Slurm or munge is read or touched: all that these d
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -157,7 +159,8 @@ def _start(command: list[str], folder: Path, slurm: Slurm) -> Iterator[None]:
     assert program is not None
     env = {**os.environ, **slurm.environment}
     with (folder / f"{command[0]}.out").open("wb") as log:
-        child = subprocess.Popen([program, *command[1:]], env=env, stdout=log, stderr=log, start_new_session=True)
+        words = [program, *command[1:]]
+        child = subprocess.Popen(words, env=env, stdout=log, stderr=log, start_new_session=True, preexec_fn=_die_too)
     try:
         yield
     finally:
@@ -167,6 +170,11 @@ def _start(command: list[str], folder: Path, slurm: Slurm) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def _die_too() -> None:
+    """Let the kernel end a daemon with the tests, whatever ends them."""
+    ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))
 
 
 def _wait_for_node(slurm: Slurm) -> None:

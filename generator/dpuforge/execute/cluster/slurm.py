@@ -19,9 +19,8 @@ _LONGEST_NAME = 50  # that the plugin takes as the beginning of a job's name
 _PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 2.0
 _STATUS = re.compile(r"SLURM-job '(?P<job>[\w.]+)' failed.*?SLURM status is:\s*'(?P<status>\w+)'", re.DOTALL)
-_REFUSED = re.compile(
-    r"The error message was '(?:sbatch: )?(?:error: )?(?P<said>.*?)'\.?\s*$", re.DOTALL | re.MULTILINE
-)
+_REFUSED = re.compile(r"The error message was '(?P<said>.*?)'\.?\s*$", re.DOTALL | re.MULTILINE)
+_SBATCH = re.compile(r"\s*sbatch: (?:error: )?")
 # What Slurm says of a job that it ended itself, and what helps; a job that FAILED ended on its own.
 _ENDS = {
     "TIMEOUT": "Slurm ended job {job}: it took longer than it asked for; raise run.resources.{stage}.minutes",
@@ -133,7 +132,8 @@ def explain_end(said: str, stage: str) -> str:
     """Return why a job did not end well, of what Snakemake said: "" where the stage itself failed."""
     refused = _REFUSED.search(said)
     if refused is not None:
-        return f"Slurm refused the job: {' '.join(refused['said'].split())}{_advise(refused['said'], stage)}"
+        lines = [" ".join(text.split()) for text in _SBATCH.split(refused["said"]) if text.strip()]
+        return f"Slurm refused the job: {'; '.join(lines)}{_advise(refused['said'], stage)}"
     ended = _STATUS.search(said)
     return _ENDS.get(ended["status"], "").format(job=ended["job"], stage=stage) if ended is not None else ""
 

@@ -31,6 +31,8 @@ _ASKED = (
     (re.compile(r"\bgpu=(\d+)"), "{:g} GPUs", 1),
 )
 _LAST_LINES = 12
+_FAILED, _LEAVING = "Error in rule", "Shutting down"
+_LEAVING_SECONDS = 2.0  # for Snakemake to say the rest: it sleeps until its next look at a queue without a job
 
 
 class _Watched:
@@ -39,6 +41,7 @@ class _Watched:
     def __init__(self, folder: Path, child: subprocess.Popen[str]) -> None:
         self.folder, self.child = folder, child
         self.job, self.copied, self.asked_at, self.reason = "", 0, 0.0, ""
+        self.failed, self.left_at = False, 0.0
 
     def read(self, record: IO[str]) -> None:
         """Keep what Snakemake says; tell which job it made of the stage."""
@@ -46,6 +49,9 @@ class _Watched:
         for line in self.child.stdout:
             record.write(line)
             record.flush()
+            self.failed = self.failed or line.startswith(_FAILED)
+            if self.failed and line.startswith(_LEAVING):
+                self.left_at = time.monotonic()
             found = _SUBMITTED.search(line)
             if found is not None:
                 self.job = found["job"] or ""
@@ -99,6 +105,8 @@ def main() -> None:
         while child.poll() is None:
             watched.copy()
             watched.ask(folder.name)
+            if watched.left_at and time.monotonic() - watched.left_at > _LEAVING_SECONDS:
+                child.kill()
             time.sleep(_TAIL_SECONDS)
         reader.join(5)
         watched.copy()
