@@ -35,6 +35,8 @@ _ENDS = {
 HOPELESS = {
     "PartitionTimeLimit": "it asks for more minutes than the partition gives: lower run.resources.{stage}.minutes, "
     "or name another run.cluster.partition",
+    "PartitionConfig": "no node of the partition has what it asks for: lower run.resources.{stage}, or name another "
+    "run.cluster.partition",
     "PartitionDown": "the partition is down",
     "AssocGrpCpuLimit": "the account may not use that many cores",
     "QOSMaxWallDurationPerJobLimit": "it asks for more minutes than the QOS gives",
