@@ -43,7 +43,7 @@ class ClusterProject:
         """Write a spec; resources and cluster are YAML for its run section."""
         run = _CLUSTER.format(f", {cluster}" if cluster else "", f", resources: {resources}" if resources else "")
         text = SPEC.replace("run: {toolchain: emulator}", run).replace("project: squares", f"project: {name}")
-        text = text.replace("epochs: 2", f"epochs: {epochs}")
+        text = text.replace("epochs: 2", f"epochs: {epochs}, early_stopping: null")
         if not self.root.exists():
             write_project(self.root, text)
         (self.root / f"spec/{name}.yaml").write_text(text)

@@ -82,7 +82,12 @@ def make_snakefile_context(project: Project, targets: Sequence[BoardTarget]) -> 
         boards=tuple(target.board for target in targets),
         rules=tuple(rules.values()),
         goals=tuple(rules[stage.key].output for stage in stages if not stage.board),
-        compiled=tuple(rules[stage.key].output for stage in stages if stage.board),
+        compiled=tuple(
+            rules[stage.key].output.replace(_BOARD, target.board)
+            for stage in stages
+            if stage.board
+            for target in targets
+        ),
     )
 
 

@@ -84,6 +84,9 @@ class ClusterPlace(ToolchainPlace):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / ".snakemake", ignore_errors=True)  # what a killed Snakemake left
         given = {"python": shlex.quote(self.python), "root": str(self.root), "build": str(self.build)}
+        given["scripts"] = str(self.scripts)
+        if self._is_slurm:
+            (self.build / slurm.FOLDER / slurm.MARK).touch()
         text = json.dumps({**given, "log": str(folder / PRINTED)}, indent=1)
         (folder / "config.json").write_text(text, encoding="utf-8")
 
@@ -97,6 +100,7 @@ class ClusterPlace(ToolchainPlace):
             *("--profile", str(self.profile.folder), "--workflow-profile", "none", "--jobs", "1", "--nocolor"),
             *("--nolock", "--rerun-incomplete", "--keep-incomplete", "--force", "--allowed-rules", rule),
             *(slurm.choose_words(self.build, key) if self._is_slurm else ()),
+            *(("--default-storage-prefix", str(folder / "sources")) if self.profile.executor == "kubernetes" else ()),
             *self._ask_for(rule),
             *self.options,
             *("--", str(self.build / self.outputs[key])),

@@ -15,6 +15,7 @@ from pathlib import Path
 from dpuforge.errors import MissingToolError
 
 FOLDER = "cluster"  # below build/<project>/: for each stage what Snakemake and its job said
+MARK = "of_slurm"  # beside them, once a job went to Slurm
 _LONGEST_NAME = 50  # that the plugin takes as the beginning of a job's name
 _PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 2.0
@@ -110,9 +111,9 @@ def cancel_jobs(build: Path, key: str = "") -> tuple[Job, ...]:
 def wait_for_jobs(build: Path, say: Callable[[str], None]) -> None:
     """Wait until no job of an earlier run works in build/<project>/: one that was killed leaves its jobs at work.
 
-    Ctrl-C cancels them. Nothing is asked where no run went to a cluster, or no Slurm is here.
+    Ctrl-C cancels them. Nothing is asked where no run went to Slurm, or none is here.
     """
-    if not (build / FOLDER).is_dir() or shutil.which("squeue") is None:
+    if not (build / FOLDER / MARK).is_file() or shutil.which("squeue") is None:
         return
     told: set[str] = set()
     try:
