@@ -102,7 +102,7 @@ def container(session: nox.Session) -> None:
 
 @nox.session
 def cluster(session: nox.Session) -> None:
-    """Run stages on a real Slurm of one node, which the tests start and end; as root it installs slurm-wlm and munge."""
+    """Run stages on a Slurm of one node, which the tests start and end; as root it installs slurm-wlm and munge."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin"
     lacking = [package for program, package in SLURM.items() if shutil.which(program, path=path) is None]
     if lacking and shutil.which("apt-get") is not None and os.geteuid() == 0:

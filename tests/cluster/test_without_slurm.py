@@ -72,7 +72,7 @@ def test_resources_make_nothing_stale(tmp_path: Path) -> None:
 
 def test_a_profile_of_ones_own_runs_a_stage_through_snakemake(tmp_path: Path) -> None:
     """A folder with a config.yaml for any executor; what the stage prints is shown and logged, in paths with spaces."""
-    root = make(tmp_path / "a project's \"own\" folder")
+    root = make(tmp_path / 'a project\'s "own" folder')
     profile = root / "our cluster"
     profile.mkdir()
     (profile / "config.yaml").write_text("executor: local\ncores: 1\n")
@@ -130,9 +130,10 @@ def test_a_shipped_profile_is_valid(tmp_path: Path, name: str) -> None:
     pytest.importorskip(f"snakemake_executor_plugin_{name}", reason="comes with the extra cluster")
     root = make(tmp_path / "p")
     assert dpuforge(root, "generate").returncode == 0
-    command = [sys.executable, "-m", "snakemake", "-s", "generated/squares/Snakefile", "--profile", str(PROFILES / name)]
-    store = ["--default-storage-prefix", str(root / "store")] if name == "kubernetes" else []
-    done = subprocess.run([*command, "-n", "--jobs", "1", *store], cwd=root, capture_output=True, text=True, check=False)
+    words = ["-s", "generated/squares/Snakefile", "--profile", str(PROFILES / name), "-n", "--jobs", "1"]
+    words += ["--default-storage-prefix", str(root / "store")] if name == "kubernetes" else []
+    command = [sys.executable, "-m", "snakemake", *words]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rule train:" in done.stdout + done.stderr
 
@@ -162,8 +163,8 @@ ENDS = [
         "another in run.cluster.account",
     ),
     (
-        "SLURM sbatch failed. The error message was 'sbatch: error: Batch job submission failed: Requested time limit is "
-        "invalid (missing or exceeds some limit)'.\n",
+        "SLURM sbatch failed. The error message was 'sbatch: error: Batch job submission failed: Requested time limit "
+        "is invalid (missing or exceeds some limit)'.\n",
         "lower run.resources.train.minutes",
     ),
 ]
@@ -197,9 +198,10 @@ def test_a_job_that_outlives_its_run_is_respected(tmp_path: Path) -> None:
     build.mkdir()
     (build / ".lock").write_text('{"pid": 7}')  # of a run that was killed
     env = {**os.environ, "DPUFORGE_RUN": "7", "DPUFORGE_CLUSTER": "slurm"}
-    with (build / ".lock").open() as lock, subprocess.Popen(
-        [sys.executable, "-c", code, str(build)], env=env, stdout=subprocess.PIPE, text=True
-    ) as job:
+    with (
+        (build / ".lock").open() as lock,
+        subprocess.Popen([sys.executable, "-c", code, str(build)], env=env, stdout=subprocess.PIPE, text=True) as job,
+    ):
         assert job.stdout is not None
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the next run has it
         assert job.stdout.readline() == "held 2\n"
