@@ -50,7 +50,7 @@ def run(
     work = choose_work(job, planned, request)
     results: tuple[StageResult, ...] = ()
     with claim(job.build, say) as kept, entering(job, planned, say) as entry:
-        wait_for_jobs(job.build, say)
+        wait_for_jobs(job.build, say, request.stop)
         refuse_orphan(job.build)
         hold_to_approval(job, planned, files, request)
         if work.stages:

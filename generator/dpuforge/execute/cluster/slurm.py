@@ -6,13 +6,13 @@ import hashlib
 import re
 import shutil
 import subprocess
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from dpuforge.errors import MissingToolError
+from dpuforge.errors import Interrupted, MissingToolError
 
 FOLDER = "cluster"  # below build/<project>/: for each stage what Snakemake and its job said
 MARK = "of_slurm"  # beside them, once a job went to Slurm
@@ -108,14 +108,14 @@ def cancel_jobs(build: Path, key: str = "") -> tuple[Job, ...]:
     return left
 
 
-def wait_for_jobs(build: Path, say: Callable[[str], None]) -> None:
+def wait_for_jobs(build: Path, say: Callable[[str], None], stop: threading.Event | None = None) -> None:
     """Wait until no job of an earlier run works in build/<project>/: one that was killed leaves its jobs at work.
 
-    Ctrl-C cancels them. Nothing is asked where no run went to Slurm, or none is here.
+    Ctrl-C, or stop, cancels them. Nothing is asked where no run went to Slurm, or none is here.
     """
     if not (build / FOLDER / MARK).is_file() or shutil.which("squeue") is None:
         return
-    told: set[str] = set()
+    told, stop = set[str](), stop or threading.Event()
     try:
         while jobs := find_jobs(build):
             for job in jobs:
@@ -125,8 +125,9 @@ def wait_for_jobs(build: Path, say: Callable[[str], None]) -> None:
                         f"taken over; Ctrl-C or `scancel {job.number}` ends it"
                     )
                 told.add(job.number)
-            time.sleep(_LOOK_SECONDS)
-    except KeyboardInterrupt:
+            if stop.wait(_LOOK_SECONDS):
+                raise Interrupted
+    except (KeyboardInterrupt, Interrupted):
         cancel_jobs(build)
         raise
 
