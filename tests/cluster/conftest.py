@@ -49,7 +49,8 @@ class ClusterProject:
         (self.root / f"spec/{name}.yaml").write_text(text)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start dpuforge in the project's root."""
+        """Start dpuforge in the project's root; what the last training printed is removed, so that none waits for it."""
+        (self.root / "build/squares/train/log.txt").unlink(missing_ok=True)
         env = {**os.environ, **self.slurm.environment, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "dpuforge", *words]
         pipe = subprocess.PIPE

@@ -174,7 +174,7 @@ def _start(command: list[str], folder: Path, slurm: Slurm) -> Iterator[None]:
 
 def _die_too() -> None:
     """Let the kernel end a daemon with the tests, whatever ends them."""
-    ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))
+    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
 
 
 def _wait_for_node(slurm: Slurm) -> None:
