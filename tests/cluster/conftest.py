@@ -89,5 +89,7 @@ def project(slurm: Slurm, tmp_path: Path) -> Iterator[ClusterProject]:
     for child in made.started:
         child.kill()
         child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
     for job in slurm.running():
         slurm.ask("scancel", job)
