@@ -13,6 +13,7 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "check", "tests"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # two workers on two cores; the recorded results are of one thread too
 OLD_PACKAGES = ("torch==1.13.1", "torchvision==0.14.1", "numpy", "pillow", "tqdm")
+SLURM = {"munged": "munge", "slurmctld": "slurm-wlm"}  # a program, and Debian's package that brings it
 LANGUAGE_SERVER = "yaml-language-server@1.25.0"
 PYTHON_CODE = ("generator", "tests", "benchmarks", "docs/_site", "noxfile.py")
 
@@ -97,6 +98,20 @@ def container(session: nox.Session) -> None:
     elif lacking:
         session.error(f"{' and '.join(lacking)} missing: install them, or run this session as root on Debian or Ubuntu")
     run_module(session, "pytest", "-q", "-m", "container or not slow", "tests/container", *session.posargs)
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Run stages on a Slurm of one node, which the tests start and end; as root it installs slurm-wlm and munge."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    lacking = [package for program, package in SLURM.items() if shutil.which(program, path=path) is None]
+    if lacking and shutil.which("apt-get") is not None and os.geteuid() == 0:
+        session.run("apt-get", "update", "-qq", external=True)
+        session.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *lacking, external=True)
+    elif lacking:
+        session.error(f"{' and '.join(lacking)} missing: install them, or run this session as root on Debian or Ubuntu")
+    command = ("pytest", "-q", "-m", "not fuzz", "tests/cluster", *session.posargs)
+    session.run(sys.executable, "-m", *command, env={**ONE_THREAD, "DPUFORGE_CLUSTER_TESTS": "required"})
 
 
 @nox.session

@@ -45,7 +45,7 @@ _PACKAGES = (
     ("tqdm", "progress of the generated scripts", _RUN, True),
     ("google.protobuf", "xmodel files", _RUN, True),
     ("onnx", "ONNX export", _RUN, False),
-    ("snakemake", "running the Snakefile", "pip install 'dpuforge[all]'", False),
+    ("snakemake", "running the Snakefile, and run --cluster", "pip install 'dpuforge[cluster]'", False),
 )
 
 

@@ -18,6 +18,7 @@ from dpuforge.records.project import Method, Project
 from dpuforge.records.result import StageResult, Status
 
 HISTORY = "history.jsonl"
+A_GUESS = "a rough estimate"  # where minutes come from, where nothing was timed here
 _MACS_PER_SECOND = 20.0  # billions, float32 on two desktop cores: a guess, used only where nothing was timed
 _START_SECONDS = 4.0  # Python, torch and the network's first pass
 _PREPARE_WORK = 0.02  # billions for decoding and hashing one image: a thousand a second
@@ -41,7 +42,7 @@ def foresee_minutes(job: Job, stage: PlannedStage) -> tuple[float | None, str]:
     for folder in sorted(job.build.parent.glob(f"*/{HISTORY}")):
         if entries := list(_read_history(folder.parent, stage.name)):
             return _round(_scale(entries[-1], work)), f"as {folder.parent.name} took here, scaled"
-    return _round(_START_SECONDS + work / _MACS_PER_SECOND), "a rough estimate"
+    return _round(_START_SECONDS + work / _MACS_PER_SECOND), A_GUESS
 
 
 def _scale(entry: Mapping[str, Any], work: float) -> float:

@@ -38,7 +38,8 @@ def run(
     say is told in a line what the run waits for. Raises SpecError, MissingToolError, StageError, UsageError,
     DriftError, LockedError or HandEditsError before anything is written, Interrupted on Ctrl-C.
     """
-    from dpuforge.execute.lock import claim
+    from dpuforge.execute.cluster.slurm import wait_for_jobs
+    from dpuforge.execute.lock import claim, refuse_orphan
     from dpuforge.history.leave_row import entering
     from dpuforge.planning import hold_to_approval
     from dpuforge.running import choose_work, find_failure
@@ -49,6 +50,8 @@ def run(
     work = choose_work(job, planned, request)
     results: tuple[StageResult, ...] = ()
     with claim(job.build, say) as kept, entering(job, planned, say) as entry:
+        wait_for_jobs(job.build, say, request.stop)
+        refuse_orphan(job.build)
         hold_to_approval(job, planned, files, request)
         if work.stages:
             changes = write(job, files, edits=request.edits)
@@ -122,7 +125,7 @@ def execute(job: Job, planned: Plan, work: Work, watch: Watch) -> tuple[StageRes
     folders = Folders(job.root, job.generated(), job.build, earlier, work.kept)
     check = make_check(job)
     with watch(len(work.stages)) as observer:
-        limits = job.project.run.time_limit
+        limits = {name: time for name, time in job.project.run.time_limit.items() if work.place.of(name).keeps_time}
         results = run_stages(
             work.stages, planned.stages, work.place, folders, observer, work.jobs, check, limits, work.share, work.stop
         )

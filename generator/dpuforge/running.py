@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -29,13 +30,19 @@ from dpuforge.execute.toolchain import ToolchainPlace, find_toolchain
 from dpuforge.looking import is_known, look_at_network, recall_forecast, remember
 from dpuforge.paths import PACKAGE_DIR
 from dpuforge.plan.contexts import find_starting_files
-from dpuforge.plan.flow_contexts import find_image
+from dpuforge.plan.flow_contexts import find_image, name_output
 from dpuforge.plan.stages import STAGES
 from dpuforge.records.files import Edits, FileChange
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan, PlannedStage
+from dpuforge.records.project import Resources
 from dpuforge.records.result import StageResult, Status
 from dpuforge.records.variant import Variant
+
+# Asked of a cluster where the spec asks for nothing.
+_CORES, _LEAST_GB, _LEAST_MINUTES, _MINUTES_UNKNOWN = 2, 3, 15, 240
+_TIMES_SEEN, _TIMES_GUESSED = 3, 10
+_LEARNING = ("train", "adjust", "qat")
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,8 @@ class Request:
 
     edits says what becomes of generated files that a person edited; approved is the saved plan that binds the run;
     pull whether a missing image may be fetched: it is asked with what that costs; variant is the spec's that is meant,
-    share whose results may be taken over; the run ends once stop is set.
+    share whose results may be taken over; the run ends once stop is set. cluster names a profile, or its folder, that
+    sends the stages to a cluster ("": they run here).
     """
 
     toolchain: str = ""
@@ -68,6 +76,7 @@ class Request:
     variant: Variant | None = None
     share: Share = keep_to_oneself
     stop: threading.Event | None = None
+    cluster: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,8 @@ def choose_work(job: Job, plan: Plan, request: Request) -> Work:
     Raises UsageError, MissingToolError or StageError where they could not end well: before anything is written.
     """
     place = find_place(job, request.toolchain, request.engine, request.pull, _name_stages(plan, request.selection))
+    if request.cluster:
+        place = put_on_cluster(job, plan, place, request.cluster)
     others, selection = job.other_boards(request.boards), request.selection
     if selection.start == "report":
         return Work(place)
@@ -220,6 +231,61 @@ def _find_container_place(job: Job, engine: str, pull: Callable[[str], bool], in
     data = job.project.data
     folders = (data.train, data.validation, data.test, *find_starting_files(job.project))
     return add_mounts(make_place(found, wish, host, inside, job.root), folders, job.project.project)
+
+
+def put_on_cluster(job: Job, plan: Plan, place: ToolchainPlace, name: str) -> ToolchainPlace:
+    """Return the place that sends each stage to a cluster; raise UsageError or MissingToolError where none could run.
+
+    name is a shipped profile's or a folder; of a folder's profile all that the spec does not ask for is its own.
+    """
+    from dpuforge.execute.cluster.cluster_place import CLUSTER_VARIABLE, ClusterPlace, find_profile
+
+    if place.name == "container":
+        raise UsageError(
+            "--cluster: stages of toolchain container are started here, by the container's engine",
+            "choose --toolchain native where the nodes have AMD's tools, or emulator",
+        )
+    profile = find_profile(name, lambda text: print(text, file=sys.stderr))
+    outputs = {it.key: name_output(it, job.project) for it in plan.stages if it.runner != "dpuforge"}
+    return ClusterPlace(
+        name=place.name,
+        python=place.python,
+        env={**place.env, CLUSTER_VARIABLE: profile.name},
+        versions=place.versions,
+        host=place,
+        profile=profile,
+        root=job.root,
+        scripts=job.generated(),
+        build=job.build,
+        outputs=outputs,
+        estimates=estimate_resources(job, plan) if profile.shipped else {},
+        options=job.project.run.cluster.options,
+    )
+
+
+def estimate_resources(job: Job, plan: Plan) -> dict[str, Resources]:
+    """Return what each stage would ask a cluster for: generous, since a cluster ends what takes more.
+
+    Memory is doctor's estimate twice, minutes are those of `plan` three times, ten times where nothing was timed here.
+    """
+    from dpuforge.doctoring import estimate_memory_gb
+    from dpuforge.foreseeing import A_GUESS, foresee_minutes
+
+    memory_gb = max(_LEAST_GB, math.ceil(2 * estimate_memory_gb(job)))
+    found = {}
+    for stage in plan.stages:
+        minutes, source = foresee_minutes(job, stage)
+        times = _TIMES_GUESSED if source == A_GUESS else _TIMES_SEEN
+        foreseen = _MINUTES_UNKNOWN if minutes is None else max(_LEAST_MINUTES, math.ceil(times * minutes))
+        limit = job.project.run.time_limit.get(stage.name)
+        learns = stage.name in _LEARNING and job.project.train.device == "cuda"
+        found[stage.name] = Resources(
+            None if stage.name in job.project.run.resources and job.project.run.resources[stage.name].cores else _CORES,
+            memory_gb,
+            foreseen if limit is None else math.ceil(limit),
+            int(learns),
+        )
+    return found
 
 
 def find_looking_place(place: ToolchainPlace) -> ToolchainPlace:

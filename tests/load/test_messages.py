@@ -74,7 +74,7 @@ CHANGED = [
     ("target:", "train: {epochs: 3.5}\ntarget:", f"{AT}:5:17: train.epochs: should be a whole number, got 3.5\n"
      "  help: for example epochs: 20 (passes over the training images)"),
     ("target:", "run: {type: 3}\ntarget:", f"{AT}:5:7: run.type: unknown key, got 'type'\n"
-     "  help: known keys here: container, stages, time_limit, toolchain"),
+     "  help: known keys here: cluster, container, resources, stages, time_limit, toolchain"),
     ("target:", "run: {toolchain: container, stages: {train: gpu}}\ntarget:",
      f"{AT}:5:45: run.stages.train: should be host or container, got 'gpu'\n"
      "  help: choose from host, container"),

@@ -46,6 +46,11 @@ ToolchainName = Annotated[
 ]
 
 
+ClusterName = Annotated[
+    str, typer.Option(help="Stages become jobs: slurm, kubernetes, or a folder with a profile of Snakemake.")
+]
+
+
 def find_specs(specs: Iterable[Path] | None) -> tuple[Path, ...]:
     """Return the specs named, or every spec/*.yaml below the working directory; raise UsageError where none is."""
     named = tuple(specs or ())
@@ -315,6 +320,7 @@ def run(
     approved: Annotated[Path | None, typer.Option("--plan", help="Run what `plan --out` saved, or refuse.")] = None,
     engine: Annotated[str, typer.Option(help="docker or podman, for toolchain container; default: the spec's.")] = "",
     pull: Annotated[bool, typer.Option("--pull", help="Fetch AMD's image where it is missing (tens of GB).")] = False,
+    cluster: ClusterName = "",
 ) -> None:
     """Generate the scripts, then run every stage that is stale, and report.
 
@@ -325,7 +331,7 @@ def run(
     cleanly; the next run goes on from there. Of several specs, equal stages run once; a stage that a sweep ran is
     taken over.
     Scripts that were edited by hand are refused (exit code 1): --keep runs them as they are. One run at a time works
-    in a project's build folder; the second says who does (exit code 3).
+    in a project's build folder; the second says who does (exit code 3). --cluster slurm makes each stage a job.
     """
     from dpuforge import running
     from dpuforge.commands.runs.run_specs import bind_to_plan, run_specs
@@ -335,7 +341,7 @@ def run(
     request = running.Request(toolchain or "", tuple(board or ()), Selection(start, until), jobs, edits)
     if approved is not None:
         request = bind_to_plan(approved, request, specs)
-    request = replace(request, engine=choose_engine(engine), pull=make_question(pull))
+    request = replace(request, engine=choose_engine(engine), pull=make_question(pull), cluster=cluster)
     raise typer.Exit(run_specs(specs, request))
 
 

@@ -75,7 +75,17 @@ def refuse_while_held(build: Path) -> None:
     with contextlib.suppress(OSError):  # a folder that cannot be written: no run works in it
         if (build / LOCK).exists():
             with claim(build, lambda text: None):
-                pass
+                refuse_orphan(build)
+
+
+def refuse_orphan(build: Path) -> None:
+    """Raise LockedError, for the holder of the lock, where a job of a killed run still works: on a node it has no lock.
+
+    It holds its stage's alone.
+    """
+    script = _find_script(build)
+    if script is not None:
+        raise _refuse(build, script)
 
 
 def _try_flock(lock: int, build: Path, say: Say) -> bool:

@@ -251,7 +251,7 @@ class _StageRun:
         )
         failure = ended or self._find_failure(code, written)
         written = written.with_changes(
-            seconds=seconds,
+            seconds=seconds if self.place.keeps_time else written.seconds,  # a job waits for its turn
             board=self.stage.board,
             stage=self.stage.name,
             toolchain=self.place.describe(written.toolchain),

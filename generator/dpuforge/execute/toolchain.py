@@ -60,6 +60,11 @@ class ToolchainPlace:
         """Say where stages of this place run, in words."""
         return f"host ({self.name})"
 
+    @property
+    def keeps_time(self) -> bool:
+        """Whether run.time_limit is held here; a cluster holds it itself, from the job's start on."""
+        return True
+
     def of(self, stage: str) -> ToolchainPlace:
         """Return the place of one stage."""
         return self

@@ -18,6 +18,7 @@ from dpuforge.records.project import (
     BoardChoice,
     Calibration,
     Classes,
+    Cluster,
     Container,
     Data,
     DataSplit,
@@ -34,6 +35,7 @@ from dpuforge.records.project import (
     Qat,
     Quantization,
     Report,
+    Resources,
     Run,
     Scheduler,
     SourceFile,
@@ -172,7 +174,9 @@ def _build_target(spec: Spec) -> Target:
 def _build_run(spec: Spec) -> Run:
     container = {**spec["container"], "options": tuple(spec["container"]["options"])}
     limits = {stage: float(minutes) for stage, minutes in spec["time_limit"].items()}
-    return Run(Toolchain(spec["toolchain"]), dict(spec["stages"]), limits, Container(**container))
+    resources = {stage: Resources(**_real(asked, "memory_gb")) for stage, asked in spec["resources"].items()}
+    cluster = Cluster(**{**spec["cluster"], "options": tuple(spec["cluster"]["options"])})
+    return Run(Toolchain(spec["toolchain"]), dict(spec["stages"]), limits, Container(**container), resources, cluster)
 
 
 def _real(spec: Spec, *keys: str) -> dict[str, Any]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dpuforge.plan.stages import plan_stages
 from dpuforge.records.hardware import BoardTarget, Release
 from dpuforge.records.plan import PlannedStage
-from dpuforge.records.project import Project
+from dpuforge.records.project import Project, Resources
 
 _BOARD = "{board}"  # Snakemake's wildcard: one rule for all boards
+_TORCHRUN = " -m torch.distributed.run --standalone --nproc_per_node {}"
 
 
 @dataclass(frozen=True)
 class SnakeRule:
-    """One rule: scripts and needs are its inputs, output the file that proves it ran, command its shell line."""
+    """One rule: scripts and needs are its inputs, output the file that proves it ran, command its shell line.
+
+    threads and resources hold what the spec asks a cluster for, no more.
+    """
 
     name: str
     scripts: tuple[str, ...]
@@ -23,6 +28,8 @@ class SnakeRule:
     folders: tuple[str, ...]
     output: str
     command: str
+    threads: int | None = None
+    resources: Mapping[str, int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,23 +82,44 @@ def make_snakefile_context(project: Project, targets: Sequence[BoardTarget]) -> 
         boards=tuple(target.board for target in targets),
         rules=tuple(rules.values()),
         goals=tuple(rules[stage.key].output for stage in stages if not stage.board),
-        compiled=tuple(rules[stage.key].output for stage in stages if stage.board),
+        compiled=tuple(
+            rules[stage.key].output.replace(_BOARD, target.board)
+            for stage in stages
+            if stage.board
+            for target in targets
+        ),
     )
 
 
 def _make_rule(stage: PlannedStage, project: Project) -> SnakeRule:
-    program = {"python": "{PYTHON}", "bash": "bash"}[stage.runner]
+    asked = project.run.resources.get(stage.name, Resources())
+    python = "{PYTHON}" + (_TORCHRUN.format(asked.started) if stage.name == "train" and asked.started > 1 else "")
+    program = {"python": python, "bash": "bash"}[stage.runner]
     words = " ".join(stage.argv).replace(_BOARD, "{wildcards.board}")
     return SnakeRule(
         name=stage.name,
         scripts=stage.scripts,
         needs=tuple(f"{name}/result.json" for name in stage.needs),
         folders=tuple(_existing_only(stage, project)),
-        output=f"{stage.key}/{project.target.net_name}.xmodel"
-        if stage.runner == "bash"
-        else f"{stage.key}/result.json",
-        command=f"{program} {{HERE}}/{words} --root {{ROOT}} --build {{BUILD}}",
+        output=name_output(stage, project),
+        command=f"{program} {{HERE:q}}/{words} --root {{ROOT:q}} --build {{BUILD:q}}{{SAID}}",
+        threads=asked.cores,
+        resources={name: value for name, value in _list_resources(asked, project) if value is not None},
     )
+
+
+def name_output(stage: PlannedStage, project: Project) -> str:
+    """Return the file below build/<project>/ that proves that a stage ran."""
+    return f"{stage.key}/" + (f"{project.target.net_name}.xmodel" if stage.runner == "bash" else "result.json")
+
+
+def _list_resources(asked: Resources, project: Project) -> Iterator[tuple[str, int | str | None]]:
+    """Yield what a rule asks for, in the words of Snakemake and its plugins; None is not asked for."""
+    yield "mem_mb", None if asked.memory_gb is None else math.ceil(asked.memory_gb * 1000)
+    yield "runtime", asked.minutes
+    yield "gpu", asked.gpus or None
+    yield "slurm_partition", project.run.cluster.partition
+    yield "slurm_account", project.run.cluster.account
 
 
 def _existing_only(stage: PlannedStage, project: Project) -> Iterator[str]:

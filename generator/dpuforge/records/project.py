@@ -343,18 +343,45 @@ class Container:
     options: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What a stage asks a cluster for; None is what is estimated instead."""
+
+    cores: int | None = None
+    memory_gb: float | None = None
+    minutes: int | None = None
+    gpus: int | None = None
+    processes: int | None = None
+
+    @property
+    def started(self) -> int:
+        """The processes that share the stage's work: one for each GPU, unless their number is named."""
+        return self.processes or max(1, self.gpus or 0)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """How a cluster is asked; None is its own default, options are words for Snakemake."""
+
+    partition: str | None = None
+    account: str | None = None
+    options: tuple[str, ...] = ()
+
+
 # What AMD's tools decide; the rest needs torch alone, and AMD's image carries an old one.
 _IN_CONTAINER = ("inspect", "qat", "calibrate", "evaluate", "deploy", "compile")
 
 
 @dataclass(frozen=True)
 class Run:
-    """How the stages are executed; stages and time_limit (minutes) hold what the spec names, no more."""
+    """How the stages are executed; stages, time_limit (minutes) and resources hold what the spec names, no more."""
 
     toolchain: Toolchain
     stages: Mapping[str, str] = field(default_factory=dict)
     time_limit: Mapping[str, float] = field(default_factory=dict)
     container: Container = Container()
+    resources: Mapping[str, Resources] = field(default_factory=dict)
+    cluster: Cluster = Cluster()
 
     def place_of(self, stage: str, toolchain: str = "") -> str:
         """Return where a stage runs, "host" or "container"; toolchain overrides the spec's."""

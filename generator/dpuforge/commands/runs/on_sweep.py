@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpuforge.commands.on_spec import Json, Spec, ToolchainName
+from dpuforge.commands.on_spec import ClusterName, Json, Spec, ToolchainName
 from dpuforge.commands.screen import print_json, print_message, print_table
 from dpuforge.errors import ExitCode, UsageError
 
@@ -36,6 +36,7 @@ def sweep(
     ] = False,
     sampler: Annotated[str, typer.Option(help="tpe or random, of Optuna, instead of the whole grid.")] = "",
     trials: Annotated[int, typer.Option(min=0, help="Variants that the sampler tries, all calls together.")] = 0,
+    cluster: ClusterName = "",
     apply: Annotated[int, typer.Option(min=0, metavar="N", help="Write variant N into the spec; runs nothing.")] = 0,
     json_: Json = False,
 ) -> None:
@@ -53,14 +54,14 @@ def sweep(
     if apply:
         _apply(spec, asked if settings else None, apply)
         return
-    document, folder = _run(spec, asked, (toolchain or "", until), jobs, trials, prune)
+    document, folder = _run(spec, asked, (toolchain or "", until, cluster), jobs, trials, prune)
     _show(document, folder, json_)
     bad = [row for row in document["variants"] if row["status"] == "failed"]
     raise typer.Exit(ExitCode.STAGE_FAILED if bad else ExitCode.DONE)
 
 
 def _run(
-    spec: Path, asked: Asked, where: tuple[str, str], jobs: int, trials: int, prune: bool
+    spec: Path, asked: Asked, where: tuple[str, str, str], jobs: int, trials: int, prune: bool
 ) -> tuple[dict[str, Any], Path]:
     """Run a sweep under the lock of its spec; return its document and folder."""
     from dpuforge import pipeline
@@ -75,7 +76,7 @@ def _run(
     check_extra()
     job = pipeline.load(spec)
     folder = job.build / SWEEPS / asked.name
-    request = Request(where[0], selection=Selection(until=where[1]))
+    request = Request(where[0], selection=Selection(until=where[1]), cluster=where[2])
     select_stages(pipeline.plan(job).stages, request.selection)
     task = Sweep(spec, request, partial(_watch, live=jobs == 1), print_message, prune=prune)
     task.tell = lambda outcome: _tell(job, task, asked, folder, outcome)
