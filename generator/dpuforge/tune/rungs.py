@@ -102,8 +102,12 @@ def _has_many_images(situation: Situation) -> str:
 
 
 def _other_split(situation: Situation) -> tuple[Override, ...]:
-    images = min(situation.project.quantization.calibration.images, situation.images.get("train", 0))
-    return (set_key("calibration.from", "train"), set_key("calibration.images", images))
+    given = situation.project.quantization.calibration
+    images = min(given.images, situation.images.get("train", 0))
+    changes = [set_key("calibration.from", "train"), set_key("calibration.images", images)]
+    if given.batch_size > images:
+        changes.append(set_key("calibration.batch_size", images))
+    return tuple(changes)
 
 
 def _calibrates_on_training(situation: Situation) -> str:
