@@ -145,7 +145,7 @@ def test_a_trial_that_is_stopped_has_its_row(tmp_path: Path) -> None:
         ("layers in float", {}, "not possible on this target"),
         ("calibration images", {"images": {"train": 16, "validation": 8, "test": 8}}, "the train split has 16 images"),
         ("calibration on training images", {}, "validation images judge the trials"),
-        ("calibration images", {"change": ("images: 16,", "images: 5000,")}, "5000 calibration images already"),
+        ("calibration images", {"change": ("images: 16,", "images: 5000,")}, "5000 calibration images are not few"),
         ("qat", {"change": ("quantization: {", "quantization: {overall: {bit_width: 8}, ")}, "does not read"),
         ("change_pool_input_fix", {"change": ('"3.0"', '"2.5"')}, "does not know the key"),
     ],

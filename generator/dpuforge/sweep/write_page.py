@@ -84,10 +84,11 @@ def name_values(values: Mapping[str, str]) -> str:
 def explain_tests(document: Mapping[str, Any]) -> list[str]:
     """Return what a reader must know of the tests."""
     images = next((row["test_images"] for row in document["variants"] if row["test_images"]), None)
-    split = " and ".join(sorted({row["split"] for row in document["variants"] if row["test_images"]})) or "test"
+    kinds = {row["split"] for row in document["variants"] if row["test_images"]}
+    split = " and ".join(sorted(kinds)) or "test"
     lines = [
-        f"Each setting is held against the best on the same {format_figure(images)} {split} images: McNemar's exact test, "
-        "of several seeds on the images that more of them recognise; Holm's correction for all settings.",
+        f"Each setting is held against the best on the same {format_figure(images)} {split} images: McNemar's exact "
+        "test, of several seeds on the images that more of them recognise; Holm's correction for all settings.",
         "A setting is called worse only where p (Holm) is below 0.05 and, of several seeds, Student's 95 % interval of "
         "the difference over seeds leaves out zero. Two or three seeds seldom suffice for that.",
         f"The best was chosen on the {split} split: its own accuracy is flattered by the choice.",

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from dpuforge.records.project import Project
 from dpuforge.records.variant import Override, Variant
 from dpuforge.sweep.outcomes import Outcome
-from dpuforge.tune.costs import START_SECONDS, Costs
+from dpuforge.tune.costs import Costs
 from dpuforge.tune.judge_trial import (
     FAILED,
     KEPT,
@@ -27,8 +27,10 @@ from dpuforge.tune.judge_trial import (
 from dpuforge.tune.run_trials import Trial
 from dpuforge.tune.rungs import ROUND_STEPS, RUNGS, SETTINGS, Rung, Situation
 
-# Settings may take this share of the time; those beyond it come after what changes weights, which gains most.
-SETTINGS_SHARE = 1 / 3
+# Settings may take this share of the time, less where int8 lies far below float; those beyond it come after what
+# changes weights, which gains most.
+SETTINGS_SHARE, FAR_SHARE = 1 / 3, 1 / 10
+FAR_POINTS = 10.0
 SPARE = 0.9  # of the time that is left: as much is planned, since a foresight errs
 
 
@@ -91,11 +93,12 @@ class Climb:
         if rung.cost != SETTINGS or rung.applies(situation := self._look()):
             return False
         seconds = self._foresee(lay_over(self.best, rung.change(situation)))
-        return self.on_settings + seconds > SETTINGS_SHARE * self.seconds
+        share = FAR_SHARE if find_drop(self.found) > self.target + FAR_POINTS else SETTINGS_SHARE
+        return self.on_settings + seconds > share * self.seconds
 
     def _look(self) -> Situation:
         project = self.load(self._complete(self.best))
-        given, fixed = project.quantization, START_SECONDS * 3 + self.costs.of_images(self.costs.evaluated)
+        given, fixed = project.quantization, self.costs.start * 3 + self.costs.of_images(self.costs.evaluated)
         spare = SPARE * self.left - fixed
         steps = (spare - self.costs.calibrate * given.calibration.images) / max(
             self.costs.of_step(given.adjust.batch_size), 1e-9

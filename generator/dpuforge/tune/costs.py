@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from dpuforge.records.project import Quantization
 
-START_SECONDS = 5.0  # a stage's Python and torch, before its first image
+MOST_START_SECONDS = 30.0
 # Until a stage was seen: its passes over an image, in those of evaluate (float and int8 network on one image).
 _ADJUST_PASSES, _QAT_PASSES = 5.0, 8.0
 LEARNING = ("adjust", "qat")
@@ -17,9 +17,11 @@ LEARNING = ("adjust", "qat")
 class Costs:
     """Seconds for one image in each stage (None: not seen yet), and for a run's own work beside its stages.
 
-    qat_images is what one of its epochs goes through: the training images, and the validation images to check.
+    start is a stage's Python and torch before its first image, as inspect took; qat_images are the training images, and
+    the validation images that check them, of one epoch of qat.
     """
 
+    start: float = 5.0
     calibrate: float = 0.0
     evaluate: float = 0.0
     evaluated: int = 0
@@ -29,12 +31,12 @@ class Costs:
 
     def of_trial(self, given: Quantization) -> float:
         """Return the seconds that a variant with these settings takes: all stages after training."""
-        seconds = START_SECONDS + self.evaluate * self.evaluated
+        seconds = self.start + self.evaluate * self.evaluated
         if given.qat.enabled:
-            return seconds + START_SECONDS + given.qat.epochs * self.of_epoch()
-        seconds += START_SECONDS + self.calibrate * given.calibration.images
+            return seconds + self.start + given.qat.epochs * self.of_epoch()
+        seconds += self.start + self.calibrate * given.calibration.images
         if given.adjust.enabled:
-            seconds += START_SECONDS + given.adjust.steps * self.of_step(given.adjust.batch_size)
+            seconds += self.start + given.adjust.steps * self.of_step(given.adjust.batch_size)
         return seconds
 
     def of_step(self, images: int) -> float:
@@ -47,21 +49,22 @@ class Costs:
 
     def of_images(self, count: int) -> float:
         """Return the seconds in which evaluate measures so many images."""
-        return START_SECONDS + self.evaluate * count
+        return self.start + self.evaluate * count
 
     def learn(self, given: Quantization, seconds: Mapping[str, float]) -> Costs:
         """Return the costs after a trial; seconds are those of its stages, where they ran to their end."""
-        known: dict[str, float] = {}
+        start = min(seconds.get("inspect", self.start), MOST_START_SECONDS)
+
+        def share(stage: str, count: int) -> float:
+            return max(seconds[stage] - start, 0.1 * seconds[stage]) / max(count, 1)
+
+        known = {"start": start}
         if "calibrate" in seconds and not given.fast_finetune.enabled:
-            known["calibrate"] = _share(seconds["calibrate"], given.calibration.images)
+            known["calibrate"] = share("calibrate", given.calibration.images)
         if "evaluate" in seconds and self.evaluated:
-            known["evaluate"] = _share(seconds["evaluate"], self.evaluated)
+            known["evaluate"] = share("evaluate", self.evaluated)
         if "adjust" in seconds:
-            known["adjust"] = _share(seconds["adjust"], given.adjust.steps * given.adjust.batch_size)
+            known["adjust"] = share("adjust", given.adjust.steps * given.adjust.batch_size)
         if "qat" in seconds and self.qat_images:
-            known["qat"] = _share(seconds["qat"], given.qat.epochs * self.qat_images)
+            known["qat"] = share("qat", given.qat.epochs * self.qat_images)
         return replace(self, **known)  # type: ignore[arg-type]
-
-
-def _share(seconds: float, count: int) -> float:
-    return max(seconds - START_SECONDS, 0.1 * seconds) / max(count, 1)

@@ -14,11 +14,11 @@ from dpuforge.records.operator import OpKind
 from dpuforge.records.project import Project
 from dpuforge.records.variant import Override
 
-ENOUGH_IMAGES, MOST_IMAGES = 200, 1000  # for calibration: below the first there are few, beyond the second no gain
-SHORT_STEPS, STEPS, LONG_STEPS = 110, 500, 1500  # of adjust (docs/adjust.md)
+ENOUGH_IMAGES = 200  # for calibration: fewer are few
+FEWEST_STEPS, SHORT_STEPS, STEPS, LONG_STEPS = 50, 110, 500, 1500  # of adjust (docs/adjust.md)
 ROUND_STEPS = 25  # adjust looks at its fix positions as often
 FEWEST_EPOCHS, EPOCHS = 2, 5  # of quantisation-aware training
-WORTH_WHILE = 1.3  # so many times the steps that were tried already: else they tell nothing new
+WORTH_WHILE = 1.3  # so many times what was tried already: else it tells nothing new
 SETTINGS, WEIGHTS, TRAINING = "settings", "float weights", "training"
 
 # Settings that QatProcessor does not read, which a rung below may have turned on.
@@ -84,8 +84,8 @@ def _set_nothing(situation: Situation) -> tuple[Override, ...]:
 
 
 def _count_more_images(situation: Situation) -> int:
-    wanted = max(4 * situation.project.quantization.calibration.images, ENOUGH_IMAGES)
-    return min(wanted, MOST_IMAGES, situation.images.get(situation.project.quantization.calibration.from_split, 0))
+    given = situation.project.quantization.calibration
+    return min(max(4 * given.images, ENOUGH_IMAGES), situation.images.get(given.from_split, 0))
 
 
 def _more_images(situation: Situation) -> tuple[Override, ...]:
@@ -93,11 +93,12 @@ def _more_images(situation: Situation) -> tuple[Override, ...]:
 
 
 def _has_many_images(situation: Situation) -> str:
-    has, given = situation.project.quantization.calibration.images, situation.project.quantization.calibration
-    if has >= MOST_IMAGES:
-        return f"there are {has} calibration images already"
-    if _count_more_images(situation) < 1.5 * has:
-        return f"the {given.from_split} split has {situation.images.get(given.from_split, 0)} images, {has} are used"
+    given = situation.project.quantization.calibration
+    if given.images >= ENOUGH_IMAGES:
+        return f"{given.images} calibration images are not few"
+    if _count_more_images(situation) < WORTH_WHILE * given.images:
+        has = situation.images.get(given.from_split, 0)
+        return f"the {given.from_split} split has {has} images, {given.images} are used"
     return ""
 
 
@@ -143,10 +144,8 @@ def _always(reason: str) -> Applies:
 
 def _adjust(steps: int, other: bool, situation: Situation) -> tuple[Override, ...]:
     """Adjust the float weights, in as many steps as are asked for and end in time; never on the images that judge."""
-    asked = [
-        set_key("adjust.enabled", True),
-        set_key("adjust.steps", min(steps, max(situation.steps_fit, SHORT_STEPS))),
-    ]
+    steps = min(steps, max(situation.steps_fit, FEWEST_STEPS))
+    asked = [set_key("adjust.enabled", True), set_key("adjust.steps", steps)]
     if situation.project.quantization.fast_finetune.enabled:
         asked.append(set_key("fast_finetune.enabled", False))
     if situation.project.quantization.calibration.from_split != "train":
@@ -160,7 +159,7 @@ def _adjusts_no_better(steps: int, other: bool, situation: Situation) -> str:
     given = situation.project.quantization.adjust
     if given.enabled and not other:
         tried = max(tried, given.steps)
-    steps = min(steps, max(situation.steps_fit, SHORT_STEPS))
+    steps = min(steps, max(situation.steps_fit, FEWEST_STEPS))
     if steps < WORTH_WHILE * tried:
         return f"{tried} steps were tried, and {steps} are hardly more" if steps > tried else f"{tried} were tried"
     return ""

@@ -27,6 +27,8 @@ from dpuforge.tune.rungs import set_key
 from dpuforge.tune.tune_record import Wish
 
 FINAL_SHARE = 0.25  # of the time at most is kept for the test split
+TRIAL_SHARE = 1 / 40  # of the time is what measuring one trial may take, within these numbers of images
+FEWEST_IMAGES, MOST_IMAGES = 100, 500
 NEVER_MISSED = Override("quantization.max_accuracy_drop", "100")  # a trial is judged here, not by the gate
 _TIMED = ("calibrate", "evaluate", *LEARNING)  # training is not counted: without it there is nothing to tune
 _BASELINE, _FINALS = 0, 1000  # numbers of runs; the rungs stand between
@@ -53,8 +55,7 @@ class Tuning:
         if self.document.get("finished"):
             return self.document
         start, notes = self._find_start()
-        fixed = (*start, *self._find_fixed())
-        trial = self.runner.run(_BASELINE, Variant(fixed))
+        fixed, trial = self._measure_baseline(start)
         found = _need_figures(trial)
         baseline = {"folder": Variant(fixed).name, "seconds": _count_seconds(trial), **describe_figures(found)}
         emulated = bool(found.document["emulated"])
@@ -80,10 +81,26 @@ class Tuning:
             return (set_key("fast_finetune.enabled", False),), [note]
         return (), []
 
-    def _find_fixed(self) -> tuple[Override, ...]:
-        """Return what makes a variant a trial."""
-        limit = (Override("data.evaluate_images", str(self.wish.images)),) if self.wish.images else ()
-        return (Override("data.evaluate", "validation"), *limit, NEVER_MISSED)
+    def _measure_baseline(self, start: tuple[Override, ...]) -> tuple[tuple[Override, ...], Trial]:
+        """Return what makes a variant a trial, and the first one: the spec as it is.
+
+        How many images a trial is measured on is asked for, or found by a few of them: each takes a share of the time.
+        """
+        images = self.document.get("images", self.wish.images)
+        if images is None:
+            fixed = (*start, *_mark_trial(FEWEST_IMAGES))
+            pilot = self.runner.run(_BASELINE, Variant(fixed))
+            images = self._choose_images(pilot)
+            self._note(images=images)
+        fixed = (*start, *_mark_trial(images))
+        return fixed, self.runner.run(_BASELINE, Variant(fixed))
+
+    def _choose_images(self, pilot: Trial) -> int:
+        measured = int(_need_figures(pilot).document["metrics"]["test_images"])
+        seconds = Costs(evaluated=measured).learn(self.job.project.quantization, pilot.stages).evaluate
+        fit = int(TRIAL_SHARE * 60 * self.wish.minutes / max(seconds, 1e-9))
+        few = fit < 1.5 * FEWEST_IMAGES or measured < FEWEST_IMAGES // 2  # more are hardly more, or not there
+        return FEWEST_IMAGES if few else min(MOST_IMAGES, fit)
 
     def _prepare(
         self, fixed: tuple[Override, ...], start: tuple[Override, ...], found: Outcome, trial: Trial, emulated: bool
@@ -166,6 +183,12 @@ def refuse(job: Job, wish: Wish) -> None:
         )
     if job.project.data.evaluate != "test":
         raise UsageError("data.evaluate is validation: the end would be judged by what chose", "write test")
+
+
+def _mark_trial(images: int) -> tuple[Override, ...]:
+    """Return what every trial carries: it is measured on validation images, 0 for all of them, and by no gate."""
+    limit = (Override("data.evaluate_images", str(images)),) if images else ()
+    return (Override("data.evaluate", "validation"), *limit, NEVER_MISSED)
 
 
 def read_images(build: Path) -> dict[str, int]:

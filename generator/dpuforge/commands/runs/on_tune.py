@@ -23,7 +23,9 @@ def tune(
     spec: Spec,
     target_drop: Annotated[float, typer.Option(help="Points that int8 may lose against float.")] = 1.0,
     minutes: Annotated[float, typer.Option(help="For trials and the test at the end; training is not counted.")] = 30.0,
-    images: Annotated[int, typer.Option(min=0, help="Validation images that judge a trial; 0: all.")] = 500,
+    images: Annotated[
+        int | None, typer.Option(min=0, help="Validation images that judge a trial; 0: all; else 100 to 500, by time.")
+    ] = None,
     toolchain: ToolchainName = None,
     apply: Annotated[bool, typer.Option("--apply", help="Write the change that won into the spec.")] = False,
     json_: Json = False,
