@@ -160,8 +160,10 @@ def _adjusts_no_better(steps: int, other: bool, situation: Situation) -> str:
     if given.enabled and not other:
         tried = max(tried, given.steps)
     steps = min(steps, max(situation.steps_fit, FEWEST_STEPS))
+    if given.enabled and steps < given.steps:
+        return f"the best settings have {given.steps} steps, and in the time that is left {steps} end"
     if steps < WORTH_WHILE * tried:
-        return f"{tried} steps were tried, and {steps} are hardly more" if steps > tried else f"{tried} were tried"
+        return f"{tried} steps were tried, and {steps} in the time that is left are hardly more"
     return ""
 
 

@@ -168,10 +168,10 @@ class Tuning:
 def refuse(job: Job, wish: Wish) -> None:
     """Raise UsageError where a spec cannot be tuned, before anything runs."""
     given = job.project.quantization
-    if wish.target_drop <= 0 or wish.target_drop >= 100:
+    if not 0 < wish.target_drop < 100:
         raise UsageError(f"--target-drop {wish.target_drop:g}: it is a drop in percentage points", "for example 1.0")
-    if wish.minutes <= 0:
-        raise UsageError(f"--minutes {wish.minutes:g}: nothing can be tried in no time", "for example 30")
+    if not 0 < wish.minutes < 1e6:
+        raise UsageError(f"--minutes {wish.minutes:g}: it is how long trials may take", "for example 30")
     if given.target_device != "DPU":
         raise UsageError(
             f"quantization.target_device is {given.target_device}: the remedies are those of a DPU", "write DPU"
