@@ -137,7 +137,7 @@ def test_a_result_that_does_not_hold_is_not_taken(load: Load, harm: str) -> None
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.DONE])
 def test_what_a_failed_stage_made_need_not_be_there(load: Load, status: Status) -> None:
-    """It was set aside: the figures of a missed gate are of the present configuration. Of another stage it is missing."""
+    """It was set aside, so that the figures of a missed gate are those of the present configuration."""
     job = load("train.workers=0")
     make(job, status=status)
     (job.build / "train/model.pth").unlink()
