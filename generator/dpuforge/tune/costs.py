@@ -9,7 +9,7 @@ from dpuforge.records.project import Quantization
 
 MOST_START_SECONDS = 30.0
 # Until a stage was seen: its passes over an image, in those of evaluate (float and int8 network on one image).
-_ADJUST_PASSES, _QAT_PASSES = 5.0, 8.0
+_ADJUST_PASSES, _QAT_PASSES = 3.0, 5.0
 LEARNING = ("adjust", "qat")
 
 

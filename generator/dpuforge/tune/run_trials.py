@@ -49,7 +49,7 @@ class Trials:
         took = time.monotonic() - begun
         if outcome is None:
             return Trial(None, took)
-        return Trial(outcome, self._recorded.get(variant.name, took), read_stages(outcome))
+        return Trial(outcome, max(self._recorded.get(variant.name, 0.0), took), read_stages(outcome))
 
     def _end(self, late: threading.Event) -> None:
         late.set()

@@ -86,8 +86,9 @@ def _conclude(document: Mapping[str, Any], target: float) -> list[str]:
     if not document.get("finished"):
         return ["Not finished: the same command goes on."]
     if not document["needed"]:
-        drop = document["baseline"]["accuracy_drop"]
-        return [f"Nothing is needed: int8 loses {drop:.2f} points on the validation images, {target:g} were allowed."]
+        exact, drop = (document["baseline"][name] for name in ("float_accuracy", "accuracy_drop"))
+        text = f"Nothing is needed: int8 loses {drop:.2f} points of {exact:.2f} % on the validation images"
+        return [f"{text}, {target:g} were allowed."]
     final = document["final"]
     end = f"on the test split int8 loses {final['winner']['accuracy_drop']:.2f} points, {target:g} were asked for"
     if not document["best"]:
