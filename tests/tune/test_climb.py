@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from dpuforge import pipeline
 from dpuforge.errors import Interrupted
 from dpuforge.records.variant import Override, Variant
 from dpuforge.sweep.outcomes import Outcome
@@ -187,6 +188,23 @@ def test_every_rung_makes_a_spec_that_is_good(tmp_path: Path, given: str) -> Non
     for rung in RUNGS:
         if not rung.applies(situation):
             climb.load(Variant(lay_over(FIXED, rung.change(situation))))
+
+
+def test_no_rung_makes_the_training_stale(tmp_path: Path) -> None:
+    """The scripts of training are the same text whatever a rung sets, and whichever split a trial is measured on."""
+    climb = make_climb(tmp_path, lambda values: 100, operators=ALL_KINDS)
+    situation = Situation(climb.load(Variant()), False, ALL_KINDS, climb.images)
+
+    def render(*overrides: Override) -> dict[str, str]:
+        plan = pipeline.plan(pipeline.load(tmp_path / "spec/squares.yaml", Variant(overrides)))
+        names = next(stage.scripts for stage in plan.stages if stage.name == "train")
+        return {file.path: file.text for file in pipeline.render(plan) if file.path in names}
+
+    plain = render()
+    assert "train.py" in plain
+    for rung in RUNGS:
+        if not rung.applies(situation):
+            assert render(*lay_over(FIXED, rung.change(situation))) == plain, rung.name
 
 
 def test_what_calibrates_on_validation_images_learns_on_training_images(tmp_path: Path) -> None:

@@ -192,9 +192,13 @@ def test_a_whole_tune_finds_the_remedy_and_goes_on_after_ctrl_c(tmp_path: Path) 
 def test_a_tune_of_a_spec_that_needs_none_says_so_at_once(tmp_path: Path) -> None:
     """Within the target from the start: one trial, the test split unseen, exit code 0; --apply writes nothing."""
     write_project(tmp_path / "p")
-    done = dpuforge(tmp_path / "p", "tune", "--apply", "--images", "0", "--target-drop", "60")
+    done = dpuforge(tmp_path / "p", "tune", "--apply", "--images", "4", "--target-drop", "60")
     assert done.returncode == 0, done.stderr
     assert "Nothing is needed" in done.stdout
+    assert "measured on 4 validation images" in done.stdout
+    (page,) = (tmp_path / "p").glob("build/squares/variants/*/build/squares/report.md")
+    assert "VALIDATION_SPLIT" in page.read_text()
+    assert "PART_OF_SPLIT" in page.read_text()
     assert done.stderr.count(":evaluate         (never run)") == 1
     assert (tmp_path / "p/spec/squares.yaml").read_text() == SPEC
     assert "no change won" in done.stderr
