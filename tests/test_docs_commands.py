@@ -30,6 +30,7 @@ NOT_RUN = (
     ("", r"board-lock ", "needs what xdputil prints on a board; tests/test_board_lock.py has it"),
     ("", r"import-calibration ", "needs a calibration made elsewhere; tests/templates/test_import_calibration.py"),
     ("", r"sweep ", "trains many variants; tests/sweep runs sweeps"),
+    ("", r"tune ", "tries many variants; tests/tune runs tunes"),
     ("", r"history (compare|plot|restore)", "needs rows of runs; tests/history makes some"),
     ("", r"pip install ", "installs into the environment; the extra `test` holds the package"),
     (

@@ -214,7 +214,7 @@ def note_figures(stage, split, labels, of_float, of_int8):
     own = stage.metrics.get("not_amd", ())
     found += [figures.make_warning("NOT_AMD", NOT_AMD[step]) for step in own]
     stage.metrics.update(summarise(labels, of_float, of_int8, split.classes))
-    stage.metrics.update({"accuracy_warnings": found, "per_class": rows})
+    stage.metrics.update({"accuracy_warnings": found, "per_class": rows, "split": SPLIT})
     predictions = {
         "split": SPLITS[SPLIT],
         "classes": split.classes,

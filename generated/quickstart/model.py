@@ -17,7 +17,7 @@ import results  # before torch
 # isort: split
 import torch
 import torchvision
-from torch import nn
+from torch import fx, nn
 
 # isort: split
 import checkpoint
@@ -33,6 +33,7 @@ HEAD = ()  # the layers that make the scores; empty: a forward pass tells
 OUTPUT = None  # which of several outputs holds the scores
 PICKED = set()  # the parts of the spec whose output was really needed
 LAYERS = (nn.Linear, nn.Conv2d)  # what a head can be
+SCORES = (torch.Tensor, fx.Proxy)  # what an output can be; the latter where torch.fx traces
 SHOWN = 6  # candidates named in a message
 
 
@@ -110,9 +111,9 @@ def choose_output(model, name, key="model"):
     """
     whole = type(model)
 
-    def forward(self, *inputs, **named):
-        result = whole.forward(self, *inputs, **named)
-        return result if isinstance(result, torch.Tensor) else pick_output(result, name, key)
+    def forward(self, images):  # one argument: torch.fx cannot follow *inputs
+        result = whole.forward(self, images)
+        return result if isinstance(result, SCORES) else pick_output(result, name, key)
 
     body = {"forward": forward, "__module__": whole.__module__, "__doc__": whole.__doc__}
     model.__class__ = type(whole.__name__, (whole,), body)
@@ -132,7 +133,7 @@ def pick_output(result, name, key="model"):
 
 def list_outputs(result, prefix=""):
     """Yield (name, tensor) for every tensor in what a network returns."""
-    if isinstance(result, torch.Tensor):
+    if isinstance(result, SCORES):
         yield prefix[:-1], result
     elif hasattr(result, "items"):
         for name, value in result.items():

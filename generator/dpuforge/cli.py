@@ -25,7 +25,7 @@ from dpuforge.commands import (
     on_xmodel,
 )
 from dpuforge.commands.choices import init_spec
-from dpuforge.commands.runs import on_history, on_sweep
+from dpuforge.commands.runs import on_history, on_sweep, on_tune
 from dpuforge.commands.screen import PlainCommand, PlainGroup, print_message, set_colour
 from dpuforge.errors import ExitCode, Interrupted, UserError, explain_disk_error
 from dpuforge.zoo import on_zoo
@@ -55,6 +55,7 @@ for command in (
     on_spec.run,
     on_spec.report,
     on_sweep.sweep,
+    on_tune.tune,
     on_hardware.boards,
     on_hardware.backbones,
     on_hardware.releases,

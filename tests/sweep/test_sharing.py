@@ -14,7 +14,7 @@ from dpuforge import pipeline
 from dpuforge.errors import Interrupted
 from dpuforge.execute.aftermath import part_links
 from dpuforge.execute.results import hash_file, read_result, write_result
-from dpuforge.execute.staleness import Present, explain_staleness
+from dpuforge.execute.staleness import Present, explain_changes, explain_staleness
 from dpuforge.records.files import hash_text
 from dpuforge.records.job import Job
 from dpuforge.records.plan import PlannedStage
@@ -133,6 +133,19 @@ def test_a_result_that_does_not_hold_is_not_taken(load: Load, harm: str) -> None
         write_result(folder, result.with_changes(metrics={"imported": {"from": "elsewhere"}}))
     assert take(Sharing([one, two]), two) is None
     assert not (two.build / "train/result.json").exists()
+
+
+@pytest.mark.parametrize("status", [Status.FAILED, Status.DONE])
+def test_what_a_failed_stage_made_need_not_be_there(load: Load, status: Status) -> None:
+    """It was set aside, so that the figures of a missed gate are those of the present configuration."""
+    job = load("train.workers=0")
+    make(job, status=status)
+    (job.build / "train/model.pth").unlink()
+    stage, present = find(job, "train")
+    result = read_result(job.build / "train")
+    assert result is not None
+    why = explain_changes(stage, result, present)
+    assert why == "" if status is Status.FAILED else "model.pth is missing" in why
 
 
 def test_two_specs_that_differ_in_the_board_share_their_training(load: Load, tmp_path: Path) -> None:

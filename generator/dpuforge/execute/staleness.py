@@ -84,8 +84,13 @@ def find_changes(stage: PlannedStage, result: StageResult, present: Present) -> 
         _compare_data(stage, result, present),
         _compare_files(result.inputs, stage.folders, present, "changed"),
         _compare_toolchain(stage, result.toolchain, present.place),
-        _compare_files(result.outputs, (), present, "was changed"),
+        _compare_files(_list_left(result), (), present, "was changed"),
     )
+
+
+def _list_left(result: StageResult) -> Mapping[str, str]:
+    """Return what a stage made that has to be there: what a failed one made was set aside."""
+    return {} if result.status is Status.FAILED else result.outputs
 
 
 def _compare_scripts(stage: PlannedStage, recorded: Mapping[str, str], present: Present) -> Iterator[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dpuforge.plan.stages import plan_stages
+from dpuforge.plan.stages import list_scripts, plan_stages
 from dpuforge.records.hardware import BoardTarget, Release
 from dpuforge.records.plan import PlannedStage
 from dpuforge.records.project import Project, Resources
@@ -56,9 +56,8 @@ def find_image(release: Release) -> str:
 
 
 def make_results_context(project: Project) -> ResultsContext:
-    """Return the context of results.py: what a result has to record, stage by stage."""
-    stages = plan_stages(project, ())
-    return ResultsContext({stage.name: stage.scripts for stage in stages if stage.runner == "python"})
+    """Return the context of results.py: what a result has to record of each stage, also of those turned off."""
+    return ResultsContext(list_scripts(project))
 
 
 @dataclass(frozen=True)

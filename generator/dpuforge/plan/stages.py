@@ -111,6 +111,16 @@ def plan_stages(
     return tuple(replace(stage, needs=tuple(name for name in stage.needs if name in known)) for stage in planned)
 
 
+def list_scripts(project: Project) -> dict[str, tuple[str, ...]]:
+    """Return the files that may decide each stage that Python runs, those of stages that are turned off among them.
+
+    results.py, which every stage reads, is then the same whatever is turned on: nothing is trained again for that.
+    """
+    rows = [replace(row, shared_scripts=(*row.shared_scripts, *row.trained)) for row in STAGES]
+    planned = [stage for row in rows for stage in _plan_row(row, project, (), {})]
+    return {stage.name: stage.scripts for stage in planned if stage.runner == "python"}
+
+
 def _plan_row(
     row: StageRow, project: Project, boards: Sequence[str], settings: Mapping[str, Any]
 ) -> Iterator[PlannedStage]:

@@ -109,7 +109,8 @@ class Data:
     """Three disjoint splits, each an ImageFolder tree or a CSV file, relative to the project root.
 
     source names a built-in data set or is None. With `split` the three name one and the same folder. limit is the most
-    images of each split that are used, None for all.
+    images of each split that are used, None for all. evaluate is the split that is measured, "test" or "validation",
+    evaluate_images the most of its images, None for all.
     """
 
     train: str
@@ -120,6 +121,8 @@ class Data:
     augment: tuple[str, ...]
     split: DataSplit | None = None
     limit: int | None = None
+    evaluate: str = "test"
+    evaluate_images: int | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from dpuforge.report.sections import (
     list_missing,
 )
 
-_ACCURACY = ("float_accuracy", "int8_accuracy", "accuracy_drop", "test_images")
+_ACCURACY = ("float_accuracy", "int8_accuracy", "accuracy_drop", "test_images", "split")
 # What stands beside every accuracy: a figure alone hides which class is never recognised.
 _SHADOWS = (
     *(
@@ -47,7 +47,8 @@ def build_report(
     results maps stage keys ("evaluate", "compile/KV260") to what the stages left; a stage that has not run is
     absent and its figures are null. outdated says of which of them the figures are of an earlier configuration, and
     why: they are left out. measured says what `dpuforge board` found on each board, facts hold what is not in the
-    results themselves. Accuracies are percentages of top-1 on the test split.
+    results themselves. Accuracies are percentages of top-1 on the split that
+    metrics.split names: test, unless the spec says otherwise.
     """
     known, stale = facts or Facts(), dict(outdated or {})
     current = {key: result for key, result in results.items() if key not in stale}

@@ -30,7 +30,7 @@ def build_ladder(results: Mapping[str, StageResult], facts: Facts, emulated: boo
         *_compiled_rungs(results, facts),
         *_board_rungs(results, facts),
     ]
-    _compare_neighbours(rungs, facts)
+    _compare_neighbours(rungs, facts, _is_apart(results))
     return {"rungs": rungs, "gate": _gate(results), "lost_by": _find_loss(rungs)}
 
 
@@ -173,13 +173,21 @@ def _describe_outputs(outputs: Mapping[str, Any]) -> str:
     return f"{outputs['equal']} of {outputs['images']} raw outputs equal the integer run, bit for bit"
 
 
-def _compare_neighbours(rungs: Sequence[dict[str, Any]], facts: Facts) -> None:
-    """Fill drop and mcnemar of every measured rung against the measured rung before it, where they are not known."""
+def _is_apart(results: Mapping[str, StageResult]) -> bool:
+    """Say whether evaluate measured another split than the integers and the board, which have the test images."""
+    return "evaluate" in results and results["evaluate"].metrics.get("split", "test") != "test"
+
+
+def _compare_neighbours(rungs: Sequence[dict[str, Any]], facts: Facts, apart: bool) -> None:
+    """Fill drop and mcnemar of every measured rung against the measured rung before it, where they are not known.
+
+    apart says that the int8 network was measured on other images than those after it.
+    """
     before: dict[str, Any] | None = None
     for rung in rungs:
         if rung["top1"] is None:
             continue
-        if before is not None and rung["drop"] is None:
+        if before is not None and rung["drop"] is None and not (apart and rung["kind"] == "integers"):
             rung["against"] = before["name"]
             rung["drop"] = round(before["top1"] - rung["top1"], 4)
             if rung["mcnemar"] is None:

@@ -42,6 +42,7 @@ def _describe(outcome: Outcome, board: str | None) -> dict[str, Any]:
         "reason": outcome.reason,
         "emulated": outcome.document.get("emulated"),
         **{name: metrics.get(name) for name in ("float_accuracy", "int8_accuracy", "accuracy_drop", "test_images")},
+        "split": metrics.get("split") or "test",
         "int8_interval": metrics.get("int8_interval"),
         "fps": fps[1] if fps else None,
         "shared": dict(outcome.shared),

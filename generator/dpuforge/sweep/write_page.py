@@ -84,12 +84,14 @@ def name_values(values: Mapping[str, str]) -> str:
 def explain_tests(document: Mapping[str, Any]) -> list[str]:
     """Return what a reader must know of the tests."""
     images = next((row["test_images"] for row in document["variants"] if row["test_images"]), None)
+    kinds = {row["split"] for row in document["variants"] if row["test_images"]}
+    split = " and ".join(sorted(kinds)) or "test"
     lines = [
-        f"Each setting is held against the best on the same {format_figure(images)} test images: McNemar's exact test, "
-        "of several seeds on the images that more of them recognise; Holm's correction for all settings.",
+        f"Each setting is held against the best on the same {format_figure(images)} {split} images: McNemar's exact "
+        "test, of several seeds on the images that more of them recognise; Holm's correction for all settings.",
         "A setting is called worse only where p (Holm) is below 0.05 and, of several seeds, Student's 95 % interval of "
         "the difference over seeds leaves out zero. Two or three seeds seldom suffice for that.",
-        "The best was chosen on the test split: its own accuracy is flattered by the choice.",
+        f"The best was chosen on the {split} split: its own accuracy is flattered by the choice.",
     ]
     if any(row["emulated"] for row in document["variants"]):
         lines.append("int8 was emulated: nothing here was measured with AMD's tool. Frames per second are estimates.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpuforge.commands.on_spec import ClusterName, Json, Spec, ToolchainName
+from dpuforge.commands.runs.watch_variant import watch_variant
 from dpuforge.commands.screen import print_json, print_message, print_table
 from dpuforge.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from dpuforge.execute.run_stages import Observer
     from dpuforge.records.job import Job
     from dpuforge.records.variant import Variant
-    from dpuforge.running import Watch
     from dpuforge.sweep.outcomes import Outcome
     from dpuforge.sweep.record import Asked
     from dpuforge.sweep.run_variants import Sweep
@@ -78,7 +75,7 @@ def _run(
     folder = job.build / SWEEPS / asked.name
     request = Request(where[0], selection=Selection(until=where[1]), cluster=where[2])
     select_stages(pipeline.plan(job).stages, request.selection)
-    task = Sweep(spec, request, partial(_watch, live=jobs == 1), print_message, prune=prune)
+    task = Sweep(spec, request, partial(watch_variant, live=jobs == 1), print_message, prune=prune)
     task.tell = lambda outcome: _tell(job, task, asked, folder, outcome)
     with claim(job.build / VARIANTS, print_message):
         (_search if asked.sampler else _run_grid)(task, asked, folder, jobs, trials)
@@ -122,38 +119,6 @@ def _search(task: Sweep, asked: Asked, folder: Path, jobs: int, trials: int) -> 
 
     again = [partial(look_again, number, variant) for number, variant in enumerate(finished, 1)]
     task.run_all([*again, *[try_next] * (trials - len(finished))], jobs)
-
-
-class _Prefixed:
-    """The observer of one variant: plain lines with its number, so that several can run side by side."""
-
-    def __init__(self, number: int, inner: Observer) -> None:
-        self._number, self._inner = number, inner
-
-    def start(self, stage: str, why: str) -> None:
-        """Announce a stage."""
-        self._inner.start(f"{self._number}:{stage}", why)
-
-    def line(self, stage: str, text: str) -> None:
-        """Show the last line that a stage printed."""
-        self._inner.line(f"{self._number}:{stage}", text)
-
-    def finish(self, stage: str, result: Any, fresh: bool) -> None:
-        """Say how a stage ended."""
-        self._inner.finish(f"{self._number}:{stage}", result, fresh)
-
-
-def _watch(number: int, variant: Variant, live: bool) -> Watch:
-    """Return what observes one variant, once the number of its stages is known; live where it runs alone."""
-    from dpuforge.commands.progress import RunProgress
-
-    @contextmanager
-    def watch(total: int) -> Iterator[Observer]:
-        print_message(f"variant {number}: {variant}")
-        with RunProgress(total, live) as progress:
-            yield _Prefixed(number, progress)
-
-    return watch
 
 
 def _tell(job: Job, task: Sweep, asked: Asked, folder: Path, outcome: Outcome) -> None:

@@ -78,7 +78,8 @@ def print_summary(document: dict[str, Any]) -> None:
         own = f" after dpuforge's own {' and '.join(document['not_amd'])}, not AMD's" if document["not_amd"] else ""
         print(
             f"{document['project']}: float {_both(metrics, 'float')}, {kind} {_both(metrics, 'int8')}{own}, "
-            f"drop {metrics['accuracy_drop']:.2f} points on {metrics['test_images']} test images"
+            f"drop {metrics['accuracy_drop']:.2f} points on {metrics['test_images']} {metrics['split'] or 'test'} "
+            "images"
         )
     for warning in document["warnings"]:
         print_message(f"warning: {warning['text']}")

@@ -1,0 +1,1 @@
+"""Tests of the tuner: the climb with made-up trials, and whole tunes."""
