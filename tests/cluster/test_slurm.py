@@ -113,7 +113,7 @@ def test_a_failing_stage_is_told_with_its_own_reason(project: ClusterProject) ->
 
 def test_a_job_past_its_minutes_names_the_key(project: ClusterProject) -> None:
     """Slurm ends it; the reason says that, and what to raise."""
-    project.write("{train: {minutes: 1}}", epochs=100000)
+    project.write("{train: {minutes: 1}}", epochs=5000)
     code, said = project.run("run", "spec/squares.yaml", "--until", "train", *ON_CLUSTER)
     assert code == 3
     assert "it took longer than it asked for; raise run.resources.train.minutes" in said

@@ -178,6 +178,19 @@ def test_the_end_of_a_job_is_told_with_the_key_that_helps(said: str, told: str) 
     assert bool(found) == bool(told)
 
 
+def test_a_job_is_announced_with_what_its_rule_asks_for(tmp_path: Path) -> None:
+    """The defaults in Snakemake's own command are not what the job got."""
+    said = (
+        "  Command: snakemake --default-resources mem_mb=3000 runtime=15 --set-threads train=2\n"
+        "rule train:\n    threads: 3\n    resources: tmpdir=<TBD>, disk_mb=1000, mem_mb=2500, runtime=7, gpu=2\n"
+        "Job 0 has been submitted with SLURM jobid 12 (log: /somewhere/12.log).\n"
+    )
+    code = f"print({said!r}, end='', flush=True)"
+    words = [sys.executable, "-m", "dpuforge.execute.cluster.watch_job", str(tmp_path), sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "job 12: 3 cores, 2.5 GB, 7 minutes, 2 GPUs\n")
+
+
 def test_names_of_jobs_are_what_the_plugin_takes(tmp_path: Path) -> None:
     """At most fifty letters, digits and hyphens, and another project's are others."""
     name = name_jobs(tmp_path / "Übung", "compile/A_BOARD with a very long name that goes on and on")

@@ -23,6 +23,7 @@ SAID, PRINTED, CODE = "snakemake.log", "log.txt", "log.txt.code"
 _TAIL_SECONDS = 0.3
 _QUEUE_SECONDS = 10.0
 _SUBMITTED = re.compile(r"submitted with SLURM jobid (?P<job>\d+)|submitted with external jobid '(?P<other>[^']+)'")
+_OF_A_RULE = re.compile(r" +(threads|resources): ")
 # What a rule asks for, in Snakemake's words and in ours.
 _ASKED = (
     (re.compile(r"^ *threads: (\d+)", re.MULTILINE), "{:g} cores", 1),
@@ -58,7 +59,8 @@ class _Watched:
                 print(f"job {found['job'] or found['other']}{self._describe()}", flush=True)
 
     def _describe(self) -> str:
-        text = (self.folder / SAID).read_text(encoding="utf-8", errors="replace")
+        said = (self.folder / SAID).read_text(encoding="utf-8", errors="replace")
+        text = "\n".join(line for line in said.splitlines() if _OF_A_RULE.match(line))  # its own command names defaults
         found = ((pattern.search(text), words, unit) for pattern, words, unit in _ASKED)
         asked = [words.format(int(hit[1]) / unit) for hit, words, unit in found if hit]
         return f": {', '.join(asked)}" if asked else ""
