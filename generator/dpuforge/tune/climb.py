@@ -31,7 +31,8 @@ from dpuforge.tune.rungs import ROUND_STEPS, RUNGS, SETTINGS, Rung, Situation
 # changes weights, which gains most.
 SETTINGS_SHARE, FAR_SHARE = 1 / 3, 1 / 10
 FAR_POINTS = 10.0
-SPARE = 0.9  # of the time that is left: as much is planned, since a foresight errs
+# Of the time that is left so much is planned, since a foresight errs; less before one adjustment was timed.
+SPARE, UNSURE = 0.9, 0.6
 
 
 class Runner(Protocol):
@@ -46,6 +47,7 @@ class Climb:
     """A climb at work: who runs trials and loads variants, where it begins, what it may spend.
 
     fixed are the overrides that every trial carries, best those of the settings so far; tell is called after each row.
+    plain is the best outcome before any remedy that changes weights.
     """
 
     runner: Runner
@@ -65,6 +67,7 @@ class Climb:
     spent: float = 0.0
     on_settings: float = 0.0
     steps_tried: dict[bool, int] = field(default_factory=dict)
+    plain: Outcome | None = None
 
     @property
     def left(self) -> float:
@@ -99,7 +102,7 @@ class Climb:
     def _look(self) -> Situation:
         project = self.load(self._complete(self.best))
         given, fixed = project.quantization, self.costs.start * 3 + self.costs.of_images(self.costs.evaluated)
-        spare = SPARE * self.left - fixed
+        spare = (UNSURE if self.costs.adjust is None else SPARE) * self.left - fixed
         steps = (spare - self.costs.calibrate * given.calibration.images) / max(
             self.costs.of_step(given.adjust.batch_size), 1e-9
         )
@@ -150,10 +153,26 @@ class Climb:
         if given.adjust.enabled:
             tried = self.steps_tried.get(given.include_cle, 0)
             self.steps_tried[given.include_cle] = max(tried, given.adjust.steps)
-        judged = judge_trial(self.found, trial.outcome)
+        judged = self._judge(rung, trial.outcome)
         if judged["verdict"] == KEPT:
+            if rung.cost == SETTINGS and self.found is self.plain:
+                self.plain = trial.outcome
             self.best, self.found = overrides, trial.outcome
         return {**known, **describe_figures(trial.outcome), **judged}
+
+    def _judge(self, rung: Rung, outcome: Outcome) -> dict[str, Any]:
+        """Judge a setting against the best so far; what changes weights takes the place of another such remedy.
+
+        It is held against the best settings without any, and kept where it recognises more than the one that is there.
+        """
+        if rung.cost == SETTINGS:
+            return judge_trial(self.found, outcome)
+        if self.plain is None:
+            self.plain = self.found
+        judged = judge_trial(self.plain, outcome)
+        if judged["verdict"] == KEPT and self.found is not self.plain and find_drop(outcome) >= find_drop(self.found):
+            return {**judged, "verdict": REFUSED, "reason": "it helps, and no more than what was kept"}
+        return judged
 
 
 def lay_over(below: Sequence[Override], above: Sequence[Override]) -> tuple[Override, ...]:

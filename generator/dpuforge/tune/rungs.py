@@ -167,6 +167,14 @@ def _adjusts_no_better(steps: int, other: bool, situation: Situation) -> str:
     return ""
 
 
+def _leaves_no_time(situation: Situation) -> str:
+    """Say where a short adjustment would take the time of a longer one, which gains more."""
+    steps = min(situation.steps_fit, STEPS)
+    if SHORT_STEPS < situation.steps_fit < SHORT_STEPS + STEPS:
+        return f"one adjustment of {steps} steps is the better use of the time that is left"
+    return _adjusts_no_better(SHORT_STEPS, False, situation)
+
+
 def _make_adjust(name: str, steps: int, why: str, other: bool = False) -> Rung:
     return Rung(name, WEIGHTS, why, partial(_adjust, steps, other), partial(_adjusts_no_better, steps, other))
 
@@ -232,7 +240,8 @@ RUNGS = (
     Rung("layers in float", SETTINGS, "a layer that loses most is not rounded", _set_nothing,
          _always("not possible on this target: the quantizer ends with a KeyError where a layer on a DPU does not list "
                  "weights, bias and activation (docs/quantizer.md, section 12), and a DPU computes with 8 bits")),
-    _make_adjust("adjust, short", SHORT_STEPS, "float weights that plain calibration quantises well (docs/adjust.md)"),
+    Rung("adjust, short", WEIGHTS, "float weights that plain calibration quantises well (docs/adjust.md)",
+         partial(_adjust, SHORT_STEPS, False), _leaves_no_time),
     _make_adjust("adjust", STEPS, "more steps"),
     _make_adjust("adjust, include_cle the other way", STEPS, "adjusted weights may not need what plain ones did", True),
     _make_adjust("adjust, longer", LONG_STEPS, "still more steps, with what time is left"),

@@ -72,7 +72,8 @@ def explain(document: Mapping[str, Any]) -> list[str]:
     if tried:
         lines.append(
             f"{len(tried)} remedies were measured. One is kept where it gains more images than it loses and McNemar's "
-            "exact p against the best settings before it is below 0.05; p (Holm) is corrected for their number."
+            "exact p against the best settings before it (for what changes weights: those without such a remedy) is "
+            "below 0.05; p (Holm) is corrected for their number."
         )
     unsure = [row["rung"] for row in tried if row["verdict"] == KEPT and row["p_holm"] >= 0.05]
     if unsure:
