@@ -155,7 +155,7 @@ def _check_split(context: Context, name: str, folder: Any, earlier: str, other: 
     if not isinstance(folder, str) or not isinstance(other, str):
         return
     mine, theirs = (PurePosixPath(_normalise(text)) for text in (folder, other))
-    if mine != theirs and mine not in theirs.parents and theirs not in mine.parents:
+    if not (mine.is_relative_to(theirs) or theirs.is_relative_to(mine)):
         return
     relation = "is" if mine == theirs else "lies inside or around"
     remedy = "give every split images of its own: shared images make accuracies too good"
