@@ -62,6 +62,8 @@ def test_a_document_is_the_same_every_time() -> None:
         ("data: {augment: [" + ", ".join(f"flip{number}" for number in range(19_000)) + "]}", "should be"),
         ("base: [" + ", ".join(f"a{number}" for number in range(19_000)) + "]", "at most 32 base files, got 19000"),
         ("data: {train: a, validation: " + "a/" * 300_000 + ", test: b}", "lies inside or around"),
+        ("data: " + "9" * 990_000 + "x", "should be"),
+        ('target: {boards: ["UltraZed-EG' + " -" * 490_000 + '"]}', "board"),
         # keys that are lists of keys that are lists: libyaml takes hours over as many as a megabyte holds
         ("{? [" * 200_000, "the nesting is too deep"),
         ("? " * 400_000, "the nesting is too deep"),

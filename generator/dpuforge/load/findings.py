@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 Path = tuple[str | int, ...]
 MAX_SHOWN = 60
@@ -35,6 +36,12 @@ class Finding:
     severity: str = "error"
     at_key: bool = False
     place: Place | None = None
+
+
+def find_close(value: object, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """Return the known name that a value is most like, [] where it is like none; a long text is like none."""
+    text = str(value)
+    return get_close_matches(text, list(known), 1, cutoff) if len(text) <= MAX_SHOWN else []
 
 
 def show_value(value: object) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from dpuforge.load.backbones import classify_backbone, is_weights_file, load_backbones
-from dpuforge.load.findings import Path, show_value
+from dpuforge.load.findings import Path, find_close, show_value
 
 MAX_CLASSES = 100_000
 SIZE_PX = (8, 8192)
@@ -36,7 +35,7 @@ def check_backbone(value: object) -> Iterator[Fault]:
     if not isinstance(value, str) or classify_backbone(value):
         return
     names = list(load_backbones())
-    close = get_close_matches(value.lower(), names, 1, 0.6)
+    close = find_close(value.lower(), names)
     remedy = f"did you mean {close[0]}?" if close else "`dpuforge backbones` lists the names"
     yield Fault(
         f"there is no such torchvision classifier, got {show_value(value)}",
@@ -171,7 +170,7 @@ def check_board(entry: object) -> Iterator[Fault]:
     known = ("board", "dpu", "fingerprint")
     for key in entry:
         if key not in known:
-            close = get_close_matches(str(key), known, 1)
+            close = find_close(str(key), known)
             remedy = f"did you mean {close[0]}?" if close else f"known keys here: {', '.join(known)}"
             yield Fault(f"unknown key, got {show_value(key)}", remedy, (key,), at_key=True)
     yield from _check_board_values(entry)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path as FilePath
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from dpuforge.load.backbones import classify_backbone, find_backbone, find_weights, is_weights_file
 from dpuforge.load.boards.resolve_board import HardwareError, find_board, find_release, find_serving, resolve_board
 from dpuforge.load.defaults import look_up
-from dpuforge.load.findings import Finding, Path, show_value
+from dpuforge.load.findings import Finding, Path, find_close, show_value
 from dpuforge.load.forms import check_board
 from dpuforge.load.quantization import check_quantization
 from dpuforge.load.sections import own_files, training
@@ -80,7 +79,7 @@ def _check_weights(prefix: str) -> Callable[[Context], Iterator[Finding]]:
         known = [item.name for item in found.weights] if (found := find_backbone(backbone)) else []
         if classify_backbone(backbone) == "timm" or weights in known:
             return
-        close = get_close_matches(weights.upper(), known, 1, 0.5)
+        close = find_close(weights.upper(), known, 0.5)
         remedy = f"did you mean {close[0]}? " if close else ""
         remedy += f"choose from {', '.join([*known, 'none'])}, or the path of a state_dict"
         yield _finding(f"{prefix}.weights", f"{backbone} has no such weights, got {show_value(weights)}", remedy)

@@ -10,7 +10,7 @@ from typing import Any
 from dpuforge.load.findings import MAX_SHOWN
 
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
-_EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
+_EXPONENT = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+")
 _OCTAL = re.compile(r"[-+]?0[0-9]+|0o[0-7]+")
 
 Complaint = tuple[str, str] | None

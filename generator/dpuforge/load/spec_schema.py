@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -13,7 +12,7 @@ from cerberus import TypeDefinition, Validator
 from cerberus import errors as codes
 
 from dpuforge.load import forms
-from dpuforge.load.findings import Finding, Path, show_value
+from dpuforge.load.findings import Finding, Path, find_close, show_value
 from dpuforge.load.sections import own_files
 from dpuforge.load.shipped_yaml import LOADER, ShippedSchema
 from dpuforge.paths import find_shipped
@@ -145,7 +144,7 @@ def _explain(error: Any, document: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _explain_unknown(path: Path, error: Any) -> Finding:
     known = sorted(find_rules(path[:-1]).get("schema", {}))
-    close = get_close_matches(str(path[-1]), known, 1, 0.6)
+    close = find_close(str(path[-1]), known)
     remedy = f"did you mean {close[0]}?" if close else f"known keys here: {', '.join(known)}"
     return Finding(path, f"unknown key, got {show_value(path[-1])}", remedy, at_key=True)
 
@@ -167,7 +166,7 @@ def _explain_allowed(path: Path, error: Any) -> Finding:
     bad = bad[:MOST_SHOWN]
     faults = ", ".join(show_value(value) for value in bad)
     lowered = {word.lower(): word for word in allowed}
-    close = [lowered[match] for value in bad for match in get_close_matches(str(value).lower(), lowered, 1, 0.6)]
+    close = [lowered[match] for value in bad for match in find_close(str(value).lower(), lowered)]
     advice = find_rules(path).get("meta", {}).get("help", "")
     remedy = advice or (f"did you mean {close[0]}?" if close else "")
     return Finding(path, f"should be {_join(allowed)}, got {faults}", remedy or f"choose from {', '.join(allowed)}")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from difflib import get_close_matches
 
 from dpuforge.errors import UserError
+from dpuforge.load.findings import find_close
 from dpuforge.records.fingerprint import Fingerprint
 from dpuforge.records.hardware import Board, BoardTarget, Catalogue, Configuration, Dpu, Release
 from dpuforge.records.project import Project
 
 # Source: Vitis AI documentation 6.2 (UG1870), which describes the NPU IP and the Quark quantizer.
+_LONGEST_NAME = 1000
 _SUCCESSOR = (
     "releases after 5.0 are for AMD's NPU IP, with the Quark quantizer and a compiler of their own, which dpuforge "
     'does not drive; a board that carries a DPU is built for with "3.0" or "3.5"'
@@ -300,10 +301,11 @@ def _batch(fingerprint: Fingerprint) -> int:
 
 
 def _same(left: str, right: str) -> bool:
-    return left.replace(" ", "").lower() == right.replace(" ", "").lower()
+    longest = max(len(left), len(right))
+    return longest < _LONGEST_NAME and left.replace(" ", "").lower() == right.replace(" ", "").lower()
 
 
 def _close(wanted: str, names: list[str]) -> str:
     lowered = {name.lower(): name for name in names}
-    near = get_close_matches(wanted.lower(), list(lowered), n=1)
+    near = find_close(wanted.lower(), list(lowered))
     return f" (did you mean {lowered[near[0]]}?)" if near else ""

@@ -6,14 +6,13 @@ import ast
 import os
 import re
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
 
-from dpuforge.load.findings import Finding, Path, show_value
+from dpuforge.load.findings import Finding, Path, find_close, show_value
 from dpuforge.load.forms import Fault
 from dpuforge.load.shipped_yaml import LOADER
 from dpuforge.paths import find_shipped
@@ -76,7 +75,7 @@ def _check_hooks(script: str, hooks: Mapping[str, Any], known: Mapping[str, Any]
 
 
 def _explain_unknown(what: str, name: object, known: tuple[str, ...], path: Path) -> Fault:
-    close = get_close_matches(str(name), known, 1, 0.5)
+    close = find_close(str(name), known, 0.5)
     remedy = f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
     return Fault(f"there is no such {what}, got {show_value(name)}", remedy, path, at_key=True)
 
