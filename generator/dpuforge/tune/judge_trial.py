@@ -10,13 +10,14 @@ from dpuforge.sweep.outcomes import Outcome
 
 KEPT, REFUSED, FAILED = "kept", "refused", "failed"
 STOPPED, NO_TIME, NO_USE, NOT_TRIED = "stopped", "no time", "does not apply", "not tried"
+NO_FIGURES = "it has no figures that still stand: did something that decides them change meanwhile?"
 FIGURES = ("float_accuracy", "float_interval", "int8_accuracy", "int8_interval", "accuracy_drop", "drop_interval")
 
 
 def judge_trial(best: Outcome, trial: Outcome) -> dict[str, Any]:
     """Return verdict, reason, and the paired test of a trial against the best settings so far."""
     if trial.answers is None or best.answers is None:
-        return {"verdict": FAILED, "reason": trial.reason or "it has no figures"}
+        return {"verdict": FAILED, "reason": trial.reason or NO_FIGURES}
     if trial.answers.images != best.answers.images:
         return {"verdict": FAILED, "reason": "it was measured on other images"}
     found = judge_pairs(*count_pairs(best.answers.int8, trial.answers.int8))
