@@ -41,7 +41,8 @@ NOT_RUN = (
     ("docs/tutorial.md", r"run spec/fruits30", "needs images and ImageNet weights; its slow test makes up the images"),
 )
 HEAVY = (r"run spec/digits.yaml",)  # minutes: run by the slow tests
-EXIT_CODES = ((r"bundle ", 3), (r"plan ", 1), (r"diff .*--against", 1))  # nothing compiled; something to do
+# Nothing compiled; something to do; no Slurm here (tests/cluster starts one).
+EXIT_CODES = ((r"bundle ", 3), (r"plan ", 1), (r"diff .*--against", 1), (r"run .*--cluster slurm", 4))
 ANSWERED = (r"init \S+$", ("--classes", "30"))  # what `init` asks in a terminal; tests/choices answers in one
 
 

@@ -133,6 +133,21 @@ def test_what_is_missing_is_said_before_anything_runs(
     assert not (root / "build/squares/prepare").exists()
 
 
+def test_a_slurm_that_does_not_answer_is_said_before_anything_runs(tmp_path: Path) -> None:
+    """Debian's clients may lie on a machine of no cluster: one line, and no stage is started."""
+    root, tools = make(tmp_path / "p"), tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sbatch", "squeue", "scancel"):
+        (tools / name).write_text(
+            "#!/bin/sh\necho 'squeue: fatal: Could not establish a configuration source' >&2\nexit 1\n"
+        )
+        (tools / name).chmod(0o755)
+    done = dpuforge(root, "run", "--cluster", "slurm", environment={"PATH": f"{tools}:{os.environ['PATH']}"})
+    assert done.returncode == 4, done.stderr
+    assert "Slurm does not answer: squeue: fatal: Could not establish a configuration source" in done.stderr
+    assert not (root / "build/squares/prepare").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["slurm", "kubernetes"])
 def test_a_shipped_profile_is_valid(tmp_path: Path, name: str) -> None:

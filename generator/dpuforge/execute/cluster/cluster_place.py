@@ -171,3 +171,5 @@ def _check_programs(executor: str) -> None:
         raise MissingToolError(
             f"{', '.join(missing)} not found on PATH: no Slurm is here", "run this on a login node of the cluster"
         )
+    if executor == "slurm":
+        slurm.ask_queue()

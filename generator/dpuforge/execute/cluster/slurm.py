@@ -85,6 +85,12 @@ def find_jobs(build: Path, key: str = "") -> tuple[Job, ...]:
     Raises MissingToolError where Slurm does not answer.
     """
     start = name_jobs(build, key) + ("_" if key else "")
+    rows = (line.strip().split("|") for line in ask_queue().splitlines())
+    return tuple(Job(*row) for row in rows if len(row) == 4 and row[1].startswith(start))
+
+
+def ask_queue() -> str:
+    """Return what squeue says of one's own jobs; raise MissingToolError where Slurm does not answer."""
     question = ["squeue", "--me", "--noheader", "--format=%i|%j|%T|%r"]
     try:
         done = subprocess.run(question, capture_output=True, text=True, check=False, timeout=_PATIENCE_SECONDS)
@@ -92,11 +98,11 @@ def find_jobs(build: Path, key: str = "") -> tuple[Job, ...]:
     except (OSError, subprocess.TimeoutExpired) as error:
         said, code = str(error), 1
     if code:
+        first = said.splitlines()[0] if said else f"squeue ended with {code}"
         raise MissingToolError(
-            f"Slurm does not answer: {said}", "ask `squeue --me`; run on a login node of the cluster"
+            f"Slurm does not answer: {first}", "ask `squeue --me`; run on a login node of the cluster"
         )
-    rows = (line.strip().split("|") for line in done.stdout.splitlines())
-    return tuple(Job(*row) for row in rows if len(row) == 4 and row[1].startswith(start))
+    return done.stdout
 
 
 def cancel_jobs(build: Path, key: str = "") -> tuple[Job, ...]:
