@@ -35,8 +35,8 @@ from dpuforge.plan.stages import STAGES
 from dpuforge.records.files import Edits, FileChange
 from dpuforge.records.job import Job
 from dpuforge.records.plan import Plan, PlannedStage
-from dpuforge.records.project import Resources
 from dpuforge.records.result import StageResult, Status
+from dpuforge.records.run_settings import Resources
 from dpuforge.records.variant import Variant
 
 # Asked of a cluster where the spec asks for nothing.

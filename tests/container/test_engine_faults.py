@@ -20,8 +20,8 @@ from dpuforge.execute.staleness import find_version_changes
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.records.hardware import Image
 from dpuforge.records.plan import PlannedStage
-from dpuforge.records.project import Container
 from dpuforge.records.result import StageResult, Status
+from dpuforge.records.run_settings import Container
 from tests.conftest import REPO
 
 # A fake docker or podman: what it answers is in the folder beside it, one file for a word of the command line.

@@ -15,8 +15,8 @@ from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.load.spec_schema import read_schema
 from dpuforge.plan.stages import STAGES
 from dpuforge.records.plan import PlannedStage
-from dpuforge.records.project import Run, Toolchain
 from dpuforge.records.result import StageResult, Status
+from dpuforge.records.run_settings import Run, Toolchain
 from tests.execute.test_stages import Watcher
 
 MAKES_AND_FAILS = """

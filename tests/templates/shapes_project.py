@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from dpuforge.plan.make_plan import make_plan
-from dpuforge.records import hardware
+from dpuforge.records import hardware, run_settings
 from dpuforge.records import project as records
 from dpuforge.records.hardware import BoardTarget, Environment, Release
 from dpuforge.records.plan import Plan
@@ -171,7 +171,7 @@ def make_project(**changes: object) -> records.Project:
         "train": make_train(),
         "quantization": make_quantization(),
         "target": records.Target("3.0", (records.BoardChoice("KV260"),), 1, "shapes_net"),
-        "run": records.Run(records.Toolchain.EMULATOR),
+        "run": run_settings.Run(run_settings.Toolchain.EMULATOR),
         "spec": records.SourceFile("spec/shapes.yaml", "0" * 64),
     }
     return records.Project(**{**sections, **changes})  # type: ignore[arg-type]

@@ -358,37 +358,13 @@ def report(
     set them side by side: accuracy against frames per second, and how the specs differ.
     """
     from dpuforge import pipeline
-    from dpuforge.commands.runs.run_specs import print_summary
+    from dpuforge.commands.runs.run_specs import print_comparison, print_summary
 
     if len(specs) == 1:
         job = pipeline.load(specs[0])
         print_summary(pipeline.report(job, pipeline.plan(job)))
         return
-    _show_comparison(*pipeline.compare_runs(specs))
-
-
-def _show_comparison(document: Mapping[str, Any], folder: Path) -> None:
-    rows = [
-        (
-            row["project"],
-            *(row[name] for name in ("float_accuracy", "int8_accuracy", "accuracy_drop")),
-            row["fps"] and row["fps"][1],
-            "yes" if row["on_front"] else "no",
-        )
-        for row in document["runs"]
-    ]
-    columns = (
-        "run",
-        "float, %",
-        "int8, %",
-        "drop, points",
-        f"fps on {document['board'] or 'no common board'}",
-        "on the front",
-    )
-    print_table("", columns, rows)
-    for item in document["differences"]:
-        print(item["words"])
-    print(f"comparison: {folder / 'comparison.html'}")
+    print_comparison(*pipeline.compare_runs(specs))
 
 
 def schema() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from ruamel.yaml.tokens import CommentToken
 
 from dpuforge.errors import Problem, SpecError, UsageError
 from dpuforge.load.load_spec import LoadedSpec, load_project
+from dpuforge.load.merge import read_value
 from dpuforge.records.hardware import Catalogue
+from dpuforge.records.variant import Override
 from dpuforge.writing import replacing
 
 _INDENTS = tuple((2 * maps, 2 + dash, dash) for maps in (1, 2, 4) for dash in (0, 2, 4))  # of maps, lists, dashes
@@ -92,6 +94,16 @@ def write_spec(path: Path, text: str, catalogue: Catalogue | None = None) -> Loa
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return loaded
+
+
+def apply_overrides(path: Path, overrides: Iterable[Override], catalogue: Catalogue | None = None) -> LoadedSpec:
+    """Write what a variant sets into the spec itself, comments kept; raise as write_spec does."""
+    return write_spec(path, set_overrides(path.read_text(encoding="utf-8"), overrides), catalogue)
+
+
+def set_overrides(text: str, overrides: Iterable[Override]) -> str:
+    """Return the YAML text with what a variant sets."""
+    return edit_text(text, {override.key: read_value(override) for override in overrides})
 
 
 def _choose_yaml(text: str) -> YAML:

@@ -26,7 +26,7 @@ from dpuforge.execute.faults import explain_container, explain_engine
 from dpuforge.execute.process import RUN_VARIABLE
 from dpuforge.execute.toolchain import ToolchainPlace
 from dpuforge.records.hardware import Image
-from dpuforge.records.project import Container
+from dpuforge.records.run_settings import Container
 
 STAND_IN_LABEL = "dpuforge.stand-in"  # of an image that holds stand-ins for AMD's tools: which ones
 _PID_LABEL = "dpuforge.pid"

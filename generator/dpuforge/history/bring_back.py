@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dpuforge.edit.edit_spec import edit_text
+from dpuforge.edit.edit_spec import set_overrides
 from dpuforge.errors import HandEditsError, UsageError
 from dpuforge.history.keep_rows import read_kept, read_rows
-from dpuforge.load.merge import read_value
 from dpuforge.records.files import hash_bytes
 from dpuforge.records.variant import Override
 from dpuforge.writing import replacing
@@ -50,8 +49,7 @@ def _list_texts(root: Path, row: Mapping[str, Any], out: Path | None) -> Iterato
         if name == row["spec"]:
             content = read_kept(root, str(digest), ".yaml")
             overrides = [Override(str(key), str(text)) for key, text in row.get("variant") or ()]
-            values = {override.key: read_value(override) for override in overrides}
-            content = edit_text(content.decode("utf-8"), values).encode() if values else content
+            content = set_overrides(content.decode("utf-8"), overrides).encode() if overrides else content
             path = out or path
         elif out is not None:
             continue

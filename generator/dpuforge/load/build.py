@@ -18,8 +18,6 @@ from dpuforge.records.project import (
     BoardChoice,
     Calibration,
     Classes,
-    Cluster,
-    Container,
     Data,
     DataSplit,
     EarlyStopping,
@@ -35,16 +33,14 @@ from dpuforge.records.project import (
     Qat,
     Quantization,
     Report,
-    Resources,
-    Run,
     Scheduler,
     SourceFile,
     Target,
     Teacher,
-    Toolchain,
     Train,
     Transfer,
 )
+from dpuforge.records.run_settings import Cluster, Container, Resources, Run, Toolchain
 
 Spec = Mapping[str, Any]
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from dpuforge.plan.stages import list_scripts, plan_stages
 from dpuforge.records.hardware import BoardTarget, Release
 from dpuforge.records.plan import PlannedStage
-from dpuforge.records.project import Project, Resources
+from dpuforge.records.project import Project
+from dpuforge.records.run_settings import Resources
 
 _BOARD = "{board}"  # Snakemake's wildcard: one rule for all boards
 _TORCHRUN = " -m torch.distributed.run --standalone --nproc_per_node {}"

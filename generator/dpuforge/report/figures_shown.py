@@ -44,6 +44,12 @@ def escape_cell(text: Any) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
+def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table as lines of Markdown, an empty one after it."""
+    cells = [columns, ("---",) * len(columns), *rows]
+    return ["| " + " | ".join(map(escape_cell, row)) + " |" for row in cells] + [""]
+
+
 class Figures:
     """Shows figures of a document by their place in it: in HTML as <data> with value and place, in Markdown as text."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dpuforge.errors import MissingToolError
-from dpuforge.report.figures_shown import escape_cell, format_figure, format_interval
+from dpuforge.report.figures_shown import escape_cell, format_figure, format_interval, format_table
 from dpuforge.writing import replacing
 
 EXTRA = "pip install 'dpuforge[sweep]' into this environment"
@@ -101,16 +101,11 @@ def explain_tests(document: Mapping[str, Any]) -> list[str]:
 def write_page(path: Path, document: Mapping[str, Any]) -> None:
     """Write the tables as Markdown in one step."""
     lines = [f"# Sweep of {escape_cell(document['spec'])}", ""]
-    lines += _format_table((*SETTING_COLUMNS, *TEST_COLUMNS), list_settings(document))
+    lines += format_table((*SETTING_COLUMNS, *TEST_COLUMNS), list_settings(document))
     lines += [f"- {line}" for line in explain_tests(document)] + [""]
-    lines += _format_table(VARIANT_COLUMNS, list_variants(document))
+    lines += format_table(VARIANT_COLUMNS, list_variants(document))
     with replacing(path) as partial:
         partial.write_text("\n".join(lines), encoding="utf-8")
-
-
-def _format_table(columns: Row, rows: Sequence[Row]) -> list[str]:
-    cells = [columns, ("---",) * len(columns), *rows]
-    return ["| " + " | ".join(map(escape_cell, row)) + " |" for row in cells] + [""]
 
 
 def draw_plot(path: Path, document: Mapping[str, Any]) -> bool:

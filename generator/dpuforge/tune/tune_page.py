@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dpuforge.report.figures_shown import escape_cell, format_figure, format_interval
+from dpuforge.report.figures_shown import escape_cell, format_figure, format_interval, format_table
 from dpuforge.tune.judge_trial import KEPT
 from dpuforge.writing import replacing
 
@@ -101,14 +101,9 @@ def _conclude(document: Mapping[str, Any], target: float) -> list[str]:
 
 def write_tune_page(path: Path, document: Mapping[str, Any]) -> None:
     """Write the tables as Markdown in one step."""
-    lines = [f"# Tune of {escape_cell(document['spec'])}", "", *_format(COLUMNS, list_rows(document))]
+    lines = [f"# Tune of {escape_cell(document['spec'])}", "", *format_table(COLUMNS, list_rows(document))]
     final = list_final(document)
-    lines += _format(FINAL_COLUMNS, final) if final else []
+    lines += format_table(FINAL_COLUMNS, final) if final else []
     lines += [f"- {line}" for line in explain(document)]
     with replacing(path) as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _format(columns: Row, rows: list[Row]) -> list[str]:
-    cells = [columns, ("---",) * len(columns), *rows]
-    return ["| " + " | ".join(map(escape_cell, row)) + " |" for row in cells] + [""]

@@ -162,16 +162,13 @@ def _show(document: dict[str, Any], folder: Path, json_: bool) -> None:
 def _apply(spec: Path, asked: Asked | None, number: int) -> None:
     """Write a variant's values into the spec, comments kept."""
     from dpuforge import pipeline
-    from dpuforge.edit.edit_spec import edit_text, write_spec
-    from dpuforge.load.merge import read_value
+    from dpuforge.edit.edit_spec import apply_overrides
     from dpuforge.sweep.record import find_variant, read_latest
 
     job = pipeline.load(spec)
     found, document = read_latest(job.build, asked)
     variant = found.free(find_variant(document, number))
-    text = spec.read_text(encoding="utf-8")
-    values = {override.key: read_value(override) for override in variant.overrides}
-    write_spec(spec, edit_text(text, values), job.catalogue)
+    apply_overrides(spec, variant.overrides, job.catalogue)
     row = next(row for row in document["settings"] if number in row["variants"])
     print(f"{spec}: {variant}")
     print(f"of {len(document['settings'])} settings this one is: {row['verdict']}")

@@ -102,8 +102,7 @@ def _show(task: Tuning, json_: bool) -> None:
 
 def _apply(job: Job, spec: Path, document: Mapping[str, Any]) -> None:
     """Write the change that won into the spec, comments kept."""
-    from dpuforge.edit.edit_spec import edit_text, write_spec
-    from dpuforge.load.merge import read_value
+    from dpuforge.edit.edit_spec import apply_overrides
     from dpuforge.tune.tune_page import name_change
     from dpuforge.tune.tuning import find_winner
 
@@ -111,7 +110,6 @@ def _apply(job: Job, spec: Path, document: Mapping[str, Any]) -> None:
     if not winner:
         print_message(f"{spec} stays as it is: no change won")
         return
-    text = edit_text(spec.read_text(encoding="utf-8"), {it.key: read_value(it) for it in winner})
-    write_spec(spec, text, job.catalogue)
+    apply_overrides(spec, winner, job.catalogue)
     print_message(f"{spec}: {name_change(document['best'])}")
     print_message(f"next: `dpuforge run {spec}`, which takes over what the tune made")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpuforge.commands.progress import RunProgress
-from dpuforge.commands.screen import print_message
+from dpuforge.commands.screen import print_message, print_table
 from dpuforge.commands.show_faults import tell_failure
 from dpuforge.errors import ExitCode, UsageError
 
@@ -91,3 +91,28 @@ def _both(metrics: dict[str, Any], network: str) -> str:
     balanced = metrics[f"{network}_balanced_accuracy"]
     beside = "" if balanced is None else f" (balanced {balanced:.2f} %)"
     return f"{metrics[f'{network}_accuracy']:.2f} %{beside}"
+
+
+def print_comparison(document: Mapping[str, Any], folder: Path) -> None:
+    """Print how several runs compare, and where the pages of it lie."""
+    rows = [
+        (
+            row["project"],
+            *(row[name] for name in ("float_accuracy", "int8_accuracy", "accuracy_drop")),
+            row["fps"] and row["fps"][1],
+            "yes" if row["on_front"] else "no",
+        )
+        for row in document["runs"]
+    ]
+    columns = (
+        "run",
+        "float, %",
+        "int8, %",
+        "drop, points",
+        f"fps on {document['board'] or 'no common board'}",
+        "on the front",
+    )
+    print_table("", columns, rows)
+    for item in document["differences"]:
+        print(item["words"])
+    print(f"comparison: {folder / 'comparison.html'}")

@@ -23,7 +23,7 @@ from dpuforge.errors import MissingToolError, UsageError
 from dpuforge.execute.cluster import slurm
 from dpuforge.execute.cluster.watch_job import CODE, PRINTED, SAID
 from dpuforge.execute.toolchain import ToolchainPlace
-from dpuforge.records.project import Resources
+from dpuforge.records.run_settings import Resources
 
 PROFILES = Path(__file__).with_name("profiles")
 CLUSTER_VARIABLE = "DPUFORGE_CLUSTER"  # tells a script that it is a job: it holds its stage's lock itself
